@@ -1,0 +1,150 @@
+"""THE arithmetic contract, written once (docs/arithmetic.md explains it).
+
+`clamp`, `requantize` and `threshold` are plain arithmetic with a `select` argument. With numpy
+arrays and `np.where` they simulate, with Amaranth values and `Mux` they elaborate, and the C
+templates spell the same expressions. Rounding has one rule: floor after adding half a unit, so
+ties go towards plus infinity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from qcompile.types import Range
+
+Select = Callable[[Any, Any, Any], Any]
+"""select(condition, if_true, if_false)"""
+
+MULTIPLIER_ERROR = Fraction(1, 16)
+"""Largest error of a requantise multiplier over the range that does not saturate, in output steps."""
+
+
+def round_half_up(value: Fraction | float | int) -> int:
+    """floor(value + 1/2), exactly: the one rounding rule of the contract."""
+    return math.floor(Fraction(value) + Fraction(1, 2))
+
+
+def clamp(value: Any, low: Any, high: Any, select: Select) -> Any:
+    """`value` limited to low..high."""
+    return select(value < low, low, select(value > high, high, value))
+
+
+def requantize(
+    acc: Any, multiplier: Any, bias: Any, shift: Any, low: int, high: int, select: Select
+) -> Any:
+    """y = clamp((acc * multiplier + bias) >> shift, low, high), `>>` being floor (rule 3)."""
+    return clamp((acc * multiplier + bias) >> shift, low, high, select)
+
+
+def threshold(acc: Any, thresholds: Sequence[Any], low: int, step: int, select: Select) -> Any:
+    """low + step * (number of thresholds that acc reaches); thresholds carry their own tie rule."""
+    result: Any = low
+    for index, limit in enumerate(thresholds):
+        result = select(acc >= limit, low + step * (index + 1), result)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class NegativeBranch:
+    """What replaces multiplier and bias where `acc < pivot` (LeakyRelu, PRelu, ReLU before a norm)."""
+
+    pivots: tuple[int, ...]
+    multipliers: tuple[int, ...]
+    biases: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Requantize:
+    """The multiply-shift epilogue of an exact sum. Vectors have one entry, or one per channel.
+
+    For channel c: ``a = min(max(acc, acc_low[c]), acc_high[c])``, then (m, b) is
+    `multipliers[c], biases[c]`, or those of `negative` where a < pivots[c], and
+    ``y = clamp((a * m + b) >> shifts[c], low, high)``. The biases hold the operator's bias plus
+    the rounding half, in units of 2**-shift output steps. The clamp of `acc` never changes y for a
+    sum within its proven range: it only bounds the product (rule 3).
+    """
+
+    multipliers: tuple[int, ...]
+    biases: tuple[int, ...]
+    shifts: tuple[int, ...]
+    low: int
+    high: int
+    acc_low: tuple[int, ...]
+    acc_high: tuple[int, ...]
+    negative: NegativeBranch | None = None
+
+    def product_range(self) -> Range:
+        """Range of a * m + b over all channels: says whether 32-bit products suffice."""
+        result = Range(0, 0)
+        channels = max(len(self.multipliers), len(self.acc_low), len(self.biases))
+        if self.negative is not None:
+            channels = max(channels, len(self.negative.multipliers), len(self.negative.biases))
+
+        def at(values: tuple[int, ...], channel: int) -> int:
+            return values[channel if len(values) > 1 else 0]
+
+        for c in range(channels):
+            acc = Range(at(self.acc_low, c), at(self.acc_high, c))
+            branches = [(self.multipliers, self.biases)]
+            if self.negative is not None:
+                branches.append((self.negative.multipliers, self.negative.biases))
+            for multipliers, biases in branches:
+                product = acc.scaled(at(multipliers, c))
+                bias = at(biases, c)
+                result = result.union(product).union(product + Range(bias, bias))
+        return result
+
+    def output_range(self) -> Range:
+        return Range(self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """An epilogue by exact integer thresholds: y = low + step * #{k : acc >= thresholds[k][c]}.
+
+    `thresholds[k]` ascends with k for every channel; each has one entry or one per channel.
+    """
+
+    thresholds: tuple[tuple[int, ...], ...]
+    low: int
+    step: int = 1
+
+    def output_range(self) -> Range:
+        return Range(self.low, self.low + self.step * len(self.thresholds))
+
+
+Epilogue = Requantize | Thresholds
+
+
+def multiplier_and_shift(
+    ratio: Fraction, reach: int, power_of_two: bool = False
+) -> tuple[int, int]:
+    """Integers (m, s), s >= 1, with |m / 2**s - ratio| * reach <= 1/16 (`MULTIPLIER_ERROR`).
+
+    Args:
+        ratio: the real factor from sum units to output steps; not zero.
+        reach: largest |sum| that does not saturate the output.
+        power_of_two: the ratio is a power of two, so that m = 2**k is exact.
+
+    The smallest such shift is taken, so products stay narrow.
+    """
+    if ratio == 0:
+        return 0, 1
+    if power_of_two:
+        shift = max(1, ratio.denominator.bit_length() - 1)
+        return int(ratio * (1 << shift)), shift
+    reach = max(1, reach)
+    shift = max(1, (4 * reach).bit_length())
+    while shift > 1 and _multiplier_error(ratio, shift - 1) * reach <= MULTIPLIER_ERROR:
+        shift -= 1
+    while _multiplier_error(ratio, shift) * reach > MULTIPLIER_ERROR:
+        shift += 1
+    return round_half_up(ratio * (1 << shift)), shift
+
+
+def _multiplier_error(ratio: Fraction, shift: int) -> Fraction:
+    return abs(Fraction(round_half_up(ratio * (1 << shift)), 1 << shift) - ratio)

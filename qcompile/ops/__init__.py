@@ -1,0 +1,152 @@
+"""The operators of the intermediate representation, one file each.
+
+`OPERATORS` is the complete list; the completeness test compares it with the importer, the
+simulator, the C templates and the test cases.
+"""
+
+from __future__ import annotations
+
+from qcompile.graph import Op
+from qcompile.ops.activation import IDENTITY, RELU, Activation
+from qcompile.ops.add import Add
+from qcompile.ops.affine import Affine
+from qcompile.ops.arg_max import ArgMax
+from qcompile.ops.average_pool import AveragePool
+from qcompile.ops.concat import Concat
+from qcompile.ops.conv import Conv
+from qcompile.ops.conv_transpose import ConvTranspose
+from qcompile.ops.depth_to_space import DepthToSpace
+from qcompile.ops.dequantize import Dequantize
+from qcompile.ops.div import Div
+from qcompile.ops.elu import Elu
+from qcompile.ops.exp import Exp
+from qcompile.ops.group_norm import GroupNorm, NormWidths
+from qcompile.ops.hard_sigmoid import HardSigmoid
+from qcompile.ops.hard_swish import HardSwish
+from qcompile.ops.linear_resize import LinearResize, LinearTaps
+from qcompile.ops.lookup import Lookup
+from qcompile.ops.matmul import MatMul
+from qcompile.ops.max_pool import MaxPool
+from qcompile.ops.mul import Mul
+from qcompile.ops.nearest_resize import NearestResize
+from qcompile.ops.pad import Pad, PadMode
+from qcompile.ops.pointwise import Pointwise
+from qcompile.ops.quantize import Quantize
+from qcompile.ops.reduce_mean import ReduceMean
+from qcompile.ops.rescale import Rescale
+from qcompile.ops.reshape import Reshape
+from qcompile.ops.sigmoid import Sigmoid
+from qcompile.ops.silu import Silu
+from qcompile.ops.slice import Slice
+from qcompile.ops.softmax import Softmax
+from qcompile.ops.softplus import Softplus
+from qcompile.ops.sum_op import SumOp
+from qcompile.ops.tanh import Tanh
+from qcompile.ops.transpose import Transpose
+
+OPERATORS: tuple[type[Op], ...] = (
+    Conv,
+    ConvTranspose,
+    MatMul,
+    Affine,
+    Rescale,
+    Add,
+    Mul,
+    Div,
+    AveragePool,
+    ReduceMean,
+    LinearResize,
+    GroupNorm,
+    MaxPool,
+    NearestResize,
+    Concat,
+    Pad,
+    Slice,
+    Transpose,
+    Reshape,
+    DepthToSpace,
+    Softmax,
+    ArgMax,
+    Sigmoid,
+    HardSigmoid,
+    HardSwish,
+    Silu,
+    Tanh,
+    Elu,
+    Softplus,
+    Exp,
+    Lookup,
+    Quantize,
+    Dequantize,
+)
+
+POINTWISE: tuple[type[Pointwise], ...] = (
+    Sigmoid,
+    HardSigmoid,
+    HardSwish,
+    Silu,
+    Tanh,
+    Elu,
+    Softplus,
+    Exp,
+)
+
+MOVEMENT: tuple[type[Op], ...] = (
+    MaxPool,
+    NearestResize,
+    Concat,
+    Pad,
+    Slice,
+    Transpose,
+    Reshape,
+    DepthToSpace,
+)
+"""Operators that copy or select codes: input and output share one quantization."""
+
+__all__ = [
+    "IDENTITY",
+    "MOVEMENT",
+    "OPERATORS",
+    "POINTWISE",
+    "RELU",
+    "Activation",
+    "Add",
+    "Affine",
+    "ArgMax",
+    "AveragePool",
+    "Concat",
+    "Conv",
+    "ConvTranspose",
+    "DepthToSpace",
+    "Dequantize",
+    "Div",
+    "Elu",
+    "Exp",
+    "GroupNorm",
+    "HardSigmoid",
+    "HardSwish",
+    "LinearResize",
+    "LinearTaps",
+    "Lookup",
+    "MatMul",
+    "MaxPool",
+    "Mul",
+    "NearestResize",
+    "NormWidths",
+    "Op",
+    "Pad",
+    "PadMode",
+    "Pointwise",
+    "Quantize",
+    "ReduceMean",
+    "Rescale",
+    "Reshape",
+    "Sigmoid",
+    "Silu",
+    "Slice",
+    "Softmax",
+    "Softplus",
+    "SumOp",
+    "Tanh",
+    "Transpose",
+]

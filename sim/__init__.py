@@ -1,0 +1,1 @@
+"""The bit-accurate simulator: the reference for every back end."""
