@@ -20,7 +20,10 @@ Select = Callable[[Any, Any, Any], Any]
 """select(condition, if_true, if_false)"""
 
 MULTIPLIER_ERROR = Fraction(1, 16)
-"""Largest error of a requantise multiplier over the range that does not saturate, in output steps."""
+"""Largest error of a requantise multiplier where the output does not saturate, in output steps."""
+
+MINIMUM_SHIFT = 6
+"""Shifts are at least this, so that a bias is off by at most 2**-7 output steps."""
 
 
 def round_half_up(value: Fraction | float | int) -> int:
@@ -50,7 +53,7 @@ def threshold(acc: Any, thresholds: Sequence[Any], low: int, step: int, select: 
 
 @dataclass(frozen=True, slots=True)
 class NegativeBranch:
-    """What replaces multiplier and bias where `acc < pivot` (LeakyRelu, PRelu, ReLU before a norm)."""
+    """Multiplier and bias where `acc < pivot` (LeakyRelu, PRelu, a ReLU before a norm)."""
 
     pivots: tuple[int, ...]
     multipliers: tuple[int, ...]
@@ -120,27 +123,21 @@ class Thresholds:
 Epilogue = Requantize | Thresholds
 
 
-def multiplier_and_shift(
-    ratio: Fraction, reach: int, power_of_two: bool = False
-) -> tuple[int, int]:
-    """Integers (m, s), s >= 1, with |m / 2**s - ratio| * reach <= 1/16 (`MULTIPLIER_ERROR`).
+def multiplier_and_shift(ratio: Fraction, reach: int) -> tuple[int, int]:
+    """Integers (m, s) with |m / 2**s - ratio| * reach <= 1/16 (`MULTIPLIER_ERROR`).
 
     Args:
-        ratio: the real factor from sum units to output steps; not zero.
+        ratio: the real factor from sum units to output steps (negative for falling functions).
         reach: largest |sum| that does not saturate the output.
-        power_of_two: the ratio is a power of two, so that m = 2**k is exact.
 
-    The smallest such shift is taken, so products stay narrow.
+    The smallest such s >= `MINIMUM_SHIFT` is taken, so products stay narrow. A power-of-two ratio
+    comes out exact: m is then a power of two as well.
     """
     if ratio == 0:
-        return 0, 1
-    if power_of_two:
-        shift = max(1, ratio.denominator.bit_length() - 1)
-        return int(ratio * (1 << shift)), shift
-    reach = max(1, reach)
-    shift = max(1, (4 * reach).bit_length())
-    while shift > 1 and _multiplier_error(ratio, shift - 1) * reach <= MULTIPLIER_ERROR:
-        shift -= 1
+        return 0, MINIMUM_SHIFT
+    shift = MINIMUM_SHIFT
+    if ratio.denominator & (ratio.denominator - 1) == 0 and abs(ratio.numerator).bit_count() == 1:
+        shift = max(shift, ratio.denominator.bit_length() - 1)
     while _multiplier_error(ratio, shift) * reach > MULTIPLIER_ERROR:
         shift += 1
     return round_half_up(ratio * (1 << shift)), shift

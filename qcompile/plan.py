@@ -46,7 +46,7 @@ class Format:
     def width_name(self) -> str:
         """The form that `--wbits` takes."""
         if self.quantizer in (Quantizer.TERNARY, Quantizer.BINARY):
-            return self.quantizer.value
+            return str(self.quantizer.value)
         return str(self.bits)
 
     def element(self, signed: bool) -> IntType:
