@@ -1,0 +1,103 @@
+"""Who may import whom, and what stays unloaded until it is needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "qcompile"
+
+LAYERS = (
+    {"errors", "types", "numerics"},
+    {"graph"},
+    {"ops", "plan"},
+    {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
+    | {"printer", "verifier", "verify_integer"},
+    {"backends"},
+    {"config", "data", "evaluate", "options", "pipeline", "report"},
+    {"cli"},
+)
+"""From the ground up: a module imports from its own layer and from those before it."""
+
+ONNX_IS_FOR = {"importer", "exporter"}
+
+
+def layer_of(module: str) -> int:
+    """Index in `LAYERS` of `qcompile.<part>...`."""
+    part = module.split(".")[1]
+    for index, parts in enumerate(LAYERS):
+        if part in parts:
+            return index
+    raise AssertionError(f"{module}: put '{part}' into LAYERS, and into docs/architecture.md")
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """Dotted name and syntax tree of every module except `qcompile` itself."""
+    for path in sorted(walk(PACKAGE)):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts != ("__init__",):
+            name = ".".join(("qcompile", *(part for part in parts if part != "__init__")))
+            yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Python files under `folder`, following links (`Path.rglob` does so only from Python 3.13)."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from walk(path)
+        elif path.suffix == ".py":
+            yield path
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Every module named by an import statement, wherever it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, "relative imports hide the direction"
+            if node.module == "qcompile":
+                yield from (f"qcompile.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def test_imports_go_downwards() -> None:
+    wrong = [
+        f"{name} imports {other}"
+        for name, tree in modules()
+        for other in imported(tree)
+        if other.startswith("qcompile.") and layer_of(other) > layer_of(name)
+    ]
+    assert not wrong
+
+
+def test_only_importer_and_exporter_know_onnx() -> None:
+    users = {
+        name.split(".")[1]
+        for name, tree in modules()
+        for other in imported(tree)
+        if other.split(".")[0] == "onnx"
+    }
+    assert users <= ONNX_IS_FOR
+
+
+def test_onnxruntime_is_for_tests_only() -> None:
+    assert not [
+        name
+        for name, tree in modules()
+        for other in imported(tree)
+        if other.split(".")[0] == "onnxruntime"
+    ]
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    code = "import sys, qcompile.cli; print(*sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
+    assert not {"torch", "amaranth", "onnx", "onnxruntime"} & set(loaded)
