@@ -1,0 +1,21 @@
+"""Per-channel scale and shift."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qcompile.ops import Affine
+from qcompile.sim.activation import finish_float
+from qcompile.types import Array, TensorType
+
+
+def run_float(op: Affine, inputs: Sequence[Array], output: TensorType) -> Array:
+    """scale[c] * x + shift[c]."""
+    shift = inputs[2] if len(inputs) > 2 else None
+    return finish_float(op, accumulate(inputs[0], inputs[1]), shift)
+
+
+def accumulate(x: Array, scale: Array) -> Array:
+    """scale[c] * x, channels on axis 1."""
+    result: Array = x * scale.reshape(-1, *(1,) * (x.ndim - 2))
+    return result

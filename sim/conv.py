@@ -1,0 +1,152 @@
+"""Convolution as matrix products over tiles of output rows.
+
+A tile's patches are copied once into a [C * taps, positions] matrix that stays in the cache, and
+one BLAS product makes all output channels of the tile. The sum is exact whenever the dtype holds
+every partial sum (float32 below 2**24), so the integer kernel shares all of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from qcompile.ops import Conv
+from qcompile.sim.activation import finish_float
+from qcompile.types import Array, Shape, TensorType
+
+TILE_BYTES = 1 << 20
+"""Size of a tile's patch matrix: about one core's share of the second-level cache."""
+
+Finish = Callable[[Array], Array]
+"""Turns the sums [N, M, rows, ...] of a tile into its outputs; may work in place."""
+
+
+def run_float(op: Conv, inputs: Sequence[Array], output: TensorType) -> Array:
+    """The real convolution."""
+    x, weights = inputs[0], inputs[1]
+    bias = inputs[2] if len(inputs) > 2 else None
+    result = np.empty(output.shape, x.dtype)
+    convolve(x, weights, op, result, lambda acc: finish_float(op, acc, bias))
+    return result
+
+
+def accumulate(x: Array, weights: Array, op: Conv) -> Array:
+    """The sums [N, M, *spatial] of a convolution, in the common dtype of `x` and `weights`."""
+    result = np.empty(op.infer_shape([x.shape, weights.shape]), x.dtype)
+    convolve(x, weights, op, result, lambda acc: acc)
+    return result
+
+
+def convolve(x: Array, weights: Array, op: Conv, result: Array, finish: Finish) -> None:
+    """Writes finish(sums) into `result` [N, M, *spatial], tile by tile.
+
+    Args:
+        x: [N, C, *spatial], unpadded.
+        weights: [M, C / groups, *kernel] of the same dtype.
+        op: strides, pads, dilations and groups.
+        result: any dtype that `finish` returns.
+        finish: gets sums [N, M, rows, ...] that it may overwrite.
+    """
+    spatial_out = result.shape[2:]
+    kernel = weights.shape[2:]
+    padded = pad_spatial(x, op.pads_begin, op.pads_end)
+    if op.groups > 1 and weights.shape[1] == 1:
+        _depthwise(padded, weights, op, result, finish)
+        return
+    groups = op.groups
+    channels = weights.shape[1]
+    matrix = weights.reshape(groups, weights.shape[0] // groups, -1)
+    taps = tuple(np.ndindex(*kernel))
+    plain = len(taps) == 1 and all(stride == 1 for stride in op.strides)
+    row_bytes = len(taps) * x.shape[1] * x.dtype.itemsize * int(np.prod(spatial_out[1:]))
+    for first, last in row_tiles(spatial_out[0], row_bytes):
+        tile_shape = (last - first, *spatial_out[1:])
+        for image in range(x.shape[0]):
+            if plain:
+                patches = padded[image, :, first:last]
+            else:
+                patches = np.empty((x.shape[1], len(taps), *tile_shape), x.dtype)
+                for index, tap in enumerate(taps):
+                    patches[:, index] = padded[image][
+                        (
+                            slice(None),
+                            *window(tap, op.strides, op.dilations, first, last, spatial_out),
+                        )
+                    ]
+            columns = patches.reshape(groups, channels * len(taps), -1)
+            acc = np.matmul(matrix, columns).reshape(1, -1, *tile_shape)
+            result[image : image + 1, :, first:last] = finish(acc)
+
+
+def _depthwise(padded: Array, weights: Array, op: Conv, result: Array, finish: Finish) -> None:
+    """One input channel a group: shifted products added up, no matrix."""
+    spatial_out = result.shape[2:]
+    images, channels = padded.shape[:2]
+    multiplicity = weights.shape[0] // op.groups
+    taps = tuple(np.ndindex(*weights.shape[2:]))
+    factors = weights.reshape(channels, multiplicity, len(taps))
+    row_bytes = weights.shape[0] * padded.dtype.itemsize * int(np.prod(spatial_out[1:]))
+    for first, last in row_tiles(spatial_out[0], 2 * row_bytes):
+        tile_shape = (last - first, *spatial_out[1:])
+        for image in range(images):
+            acc = np.zeros((channels, multiplicity, *tile_shape), padded.dtype)
+            product = np.empty_like(acc)
+            for index, tap in enumerate(taps):
+                view = padded[image][
+                    (slice(None), *window(tap, op.strides, op.dilations, first, last, spatial_out))
+                ]
+                factor = factors[:, :, index].reshape(
+                    channels, multiplicity, *(1,) * len(spatial_out)
+                )
+                np.multiply(view[:, None], factor, out=product)
+                acc += product
+            result[image : image + 1, :, first:last] = finish(acc.reshape(1, -1, *tile_shape))
+
+
+def pad_spatial(x: Array, begins: Sequence[int], ends: Sequence[int], value: float = 0) -> Array:
+    """`x` [N, C, *spatial] with constant borders; negative pads crop. `x` itself if none."""
+    if not any(begins) and not any(ends):
+        return x
+    crop = tuple(
+        slice(max(0, -begin), size - max(0, -end))
+        for begin, end, size in zip(begins, ends, x.shape[2:], strict=True)
+    )
+    x = x[:, :, *crop]
+    begins = [max(0, begin) for begin in begins]
+    shape: Shape = tuple(
+        begin + size + max(0, end)
+        for begin, end, size in zip(begins, ends, x.shape[2:], strict=True)
+    )
+    padded = np.full((*x.shape[:2], *shape), value, x.dtype)
+    inside = tuple(
+        slice(begin, begin + size) for begin, size in zip(begins, x.shape[2:], strict=True)
+    )
+    padded[:, :, *inside] = x
+    return padded
+
+
+def window(
+    tap: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    first: int,
+    last: int,
+    spatial_out: Sequence[int],
+) -> tuple[slice, ...]:
+    """Where the padded input holds what kernel position `tap` meets, for output rows first..last-1
+    (rows being the first spatial axis) and every position of the other axes."""
+    parts = []
+    for axis, size in enumerate(spatial_out):
+        low, high = (first, last) if axis == 0 else (0, size)
+        start = tap[axis] * dilations[axis] + low * strides[axis]
+        parts.append(slice(start, start + (high - low - 1) * strides[axis] + 1, strides[axis]))
+    return tuple(parts)
+
+
+def row_tiles(rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """(first, last + 1) of equal tiles of output rows of about `TILE_BYTES`."""
+    count = max(1, -(-rows * row_bytes // TILE_BYTES))
+    step = max(1, -(-rows // count))
+    for first in range(0, rows, step):
+        yield first, min(rows, first + step)
