@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -75,15 +76,17 @@ def _weighted(graph: Graph, op: SumOp, output: TensorType) -> ExactSum:
     assert kind.quantization is not None
     scale = scale_of(graph, x)
     codes = graph.constants[w]
+    live: Any
     if isinstance(op, Conv):
         live = codes.reshape(codes.shape[0], -1).any(axis=1)
     elif isinstance(op, ConvTranspose):
         grouped = np.stack(np.split(codes, op.groups, axis=0))
         live = np.moveaxis(grouped, 2, 1).reshape(op.groups * codes.shape[1], -1).any(axis=1)
     else:
-        live = np.atleast_1d(codes.any(axis=0))
+        live = codes.any(axis=0)
     units = tuple(
-        scale * kind.quantization.exact(c) if alive else Fraction(0) for c, alive in enumerate(live)
+        scale * kind.quantization.exact(c) if alive else Fraction(0)
+        for c, alive in enumerate(live.tolist())
     )
     return ExactSum(dataclasses.replace(op, inputs=(x, w)), units, _floats(graph, op, 2))
 

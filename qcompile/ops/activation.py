@@ -39,6 +39,12 @@ class Activation:
         )
         return self.low >= 0 or (plain_relu and self.high >= 0)
 
+    @property
+    def keeps_nonnegative(self) -> bool:
+        """A non-negative sum gives a non-negative result."""
+        rises = all(g >= 0 for g in self.gain) and all(b >= 0 for b in self.shift)
+        return self.low >= 0 or (rises and self.high >= 0)
+
     def apply(self, z: Array, axis: int) -> Array:
         """The function on a float array whose channels lie on `axis`, in the array's own dtype."""
         dtype = str(z.dtype)

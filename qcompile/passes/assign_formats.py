@@ -10,10 +10,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import networkx as nx
 
 from qcompile.errors import UsageError
 from qcompile.graph import Graph, Op
@@ -49,7 +47,8 @@ def assign_formats(
     """The plan of a simplified float graph.
 
     First and last layers (weighted operators with none before, or none behind them) keep
-    `first_last_bits` where that is wider than the rest, and so do graph inputs and outputs.
+    `first_last_bits` where that is wider than the rest; so do graph inputs and the outputs of all
+    operators with no weighted one behind them.
 
     Raises:
         UsageError: a width is unknown, or an override matches nothing.
@@ -58,19 +57,19 @@ def assign_formats(
     activation = parse_format(abits, _activation_quantizer(quantizer), "--abits")
     boundary_quantizer = Quantizer.FIXED if quantizer is Quantizer.FIXED else Quantizer.SCALED
     boundary = parse_format(first_last_bits, boundary_quantizer, "--first-last-bits")
-    ends = _first_and_last(graph)
+    ends, tail = _first_and_last(graph)
     names = {op.name for op in graph.ops} | set(graph.inputs)
-    for override in overrides:
-        if override.pattern not in names and not fnmatch.filter(names, override.pattern):
+    for known in overrides:
+        if known.pattern not in names and not fnmatch.filter(names, known.pattern):
             raise UsageError(
-                f"configuration: layer '{override.pattern}' matches no operator or input of the "
+                f"configuration: layer '{known.pattern}' matches no operator or input of the "
                 f"network; --dump-ir shows their names"
             )
     inputs = {}
     for name in graph.inputs:
         plain = activation if activation.is_float else _wider(boundary, activation)
         inputs[name] = _output_format(plain, _find(overrides, name), quantizer)
-    layers = {}
+    layers: dict[str, LayerPlan] = {}
     for op in graph.ops:
         override = _find(overrides, op.name)
         weights = None
@@ -82,11 +81,10 @@ def assign_formats(
                 )
         if isinstance(op, MOVEMENT):
             # Codes are only moved, so the format is that of the input.
-            source = op.inputs[0]
-            producer = graph.producers.get(source)
-            output = layers[producer.name].output if producer else inputs.get(source, activation)
+            sources = [_format_of(graph, value, inputs, layers) for value in op.inputs]
+            output = next((source for source in sources if not source.is_float), sources[0])
         else:
-            is_end = op.output in graph.outputs and not activation.is_float
+            is_end = op.name in tail and not activation.is_float
             plain = _wider(boundary, activation) if is_end else activation
             output = _output_format(plain, override, quantizer)
         layers[op.name] = LayerPlan(
@@ -96,6 +94,14 @@ def assign_formats(
             override.signed if override else None,
         )
     return Plan(inputs, layers)
+
+
+def _format_of(
+    graph: Graph, value: str, inputs: Mapping[str, Format], layers: Mapping[str, LayerPlan]
+) -> Format:
+    if value in inputs:
+        return inputs[value]
+    return layers[graph.producers[value].name].output
 
 
 def _activation_quantizer(quantizer: Quantizer) -> Quantizer:
@@ -124,12 +130,22 @@ def _find(overrides: Sequence[FormatOverride], name: str) -> FormatOverride | No
     return None
 
 
-def _first_and_last(graph: Graph) -> frozenset[str]:
-    dependence = graph.dependence()
-    weighted = {op.name for op in graph.ops if isinstance(op, WEIGHTED)}
-    return frozenset(
-        name
-        for name in weighted
-        if not weighted & nx.ancestors(dependence, name)
-        or not weighted & nx.descendants(dependence, name)
-    )
+def _first_and_last(graph: Graph) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of the first and last weighted operators, and of all operators with none behind."""
+    before: set[str] = set()
+    first: set[str] = set()
+    for op in graph.ops:
+        weighted = isinstance(op, WEIGHTED)
+        if weighted and not before.intersection(op.inputs):
+            first.add(op.name)
+        if weighted or before.intersection(op.inputs):
+            before.update(op.outputs)
+    behind: set[str] = set()
+    tail: set[str] = set()
+    for op in reversed(graph.ops):
+        if not behind.intersection(op.outputs):
+            tail.add(op.name)
+        if isinstance(op, WEIGHTED) or behind.intersection(op.outputs):
+            behind.update(op.inputs)
+    last = {op.name for op in graph.ops if isinstance(op, WEIGHTED) and op.name in tail}
+    return frozenset(first | last), frozenset(tail)

@@ -1,0 +1,367 @@
+"""Lowering: the quantized graph becomes exact integer sums, tables and order operators.
+
+    %y u6 s=0.03 = Conv(%x u6, @w i4n, @bias f32) relu
+        ->
+    %y u6 = Conv(%x, @w) acc i17, (acc * m[c] + b[c]) >> s, clamp 0..63
+
+Pixels enter through a table (or as they are), results leave through one multiplication. Operators
+whose output or weights stay float form islands between Dequantize and Quantize.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+import numpy as np
+
+from qcompile.boundary import InputKind, InputSpec
+from qcompile.errors import GraphError
+from qcompile.graph import Graph, Op, Stage, live_ops, sorted_ops
+from qcompile.lowering.epilogue import make_epilogue
+from qcompile.lowering.sums import exact_sum, scale_of
+from qcompile.numerics import round_half_up
+from qcompile.ops import (
+    Affine,
+    ArgMax,
+    Dequantize,
+    Lookup,
+    Pad,
+    Pointwise,
+    Quantize,
+    Softmax,
+    SumOp,
+    Threshold,
+)
+from qcompile.types import (
+    FLOAT32,
+    UINT8,
+    Array,
+    IntType,
+    Quantization,
+    TensorType,
+)
+
+MAX_ACCUMULATOR_BITS = 63
+EXP_TABLE_ONE = 1 << 15
+
+
+@dataclass(frozen=True)
+class LowerToInteger:
+    """From stage QUANTIZED to stage INTEGER."""
+
+    name: ClassVar[str] = "lower-to-integer"
+    inputs: Mapping[str, InputSpec]
+
+    def run(self, graph: Graph) -> Graph:
+        return _Lowering(graph, self.inputs).run()
+
+
+class _Lowering:
+    """Builds the integer graph; `codes` and `reals` say which new value holds each old one."""
+
+    def __init__(self, graph: Graph, inputs: Mapping[str, InputSpec]) -> None:
+        self.graph = graph
+        self.specs = inputs
+        self.ops: list[Op] = []
+        self.types: dict[str, TensorType] = {}
+        self.constants: dict[str, Array] = {}
+        self.codes: dict[str, str] = {}
+        self.reals: dict[str, str] = {}
+        self.names = set(graph.types) | {op.name for op in graph.ops}
+
+    def run(self) -> Graph:
+        for name in self.graph.inputs:
+            self._lower_input(name)
+        for op in self.graph.ops:
+            if self._stays_float(op):
+                self._keep_float(op)
+            else:
+                self._lower(op)
+        for value in self.graph.outputs:
+            self._finish_output(value)
+        ops = live_ops(sorted_ops(self.ops, self.graph.name), self.graph.outputs)
+        used = {value for op in ops for value in (*op.inputs, *op.outputs)}
+        used |= set(self.graph.inputs) | set(self.graph.outputs)
+        return Graph(
+            self.graph.name,
+            Stage.INTEGER,
+            self.graph.inputs,
+            self.graph.outputs,
+            ops,
+            {value: kind for value, kind in self.types.items() if value in used},
+            {value: data for value, data in self.constants.items() if value in used},
+        )
+
+    def _fresh(self, base: str) -> str:
+        name, count = base, 1
+        while name in self.names:
+            count += 1
+            name = f"{base}.{count}"
+        self.names.add(name)
+        return name
+
+    def _constant(self, base: str, data: Array, kind: TensorType) -> str:
+        name = self._fresh(base)
+        self.constants[name] = data
+        self.types[name] = kind
+        return name
+
+    def _emit(self, op: Op, kind: TensorType) -> str:
+        self.ops.append(op)
+        self.types[op.output] = kind
+        return op.output
+
+    # Boundaries -----------------------------------------------------------------------------
+
+    def _lower_input(self, name: str) -> None:
+        kind = self.graph.types[name]
+        spec = self.specs[name]
+        if spec.kind is InputKind.FLOAT32:
+            self.types[name] = TensorType(kind.shape, FLOAT32)
+            self.reals[name] = name
+            if not kind.is_float:
+                self.codes[name] = self._quantize(name, kind)
+            return
+        pixels = Quantization.per_tensor(spec.scale[0]) if spec.is_plain else None
+        self.types[name] = TensorType(kind.shape, UINT8, pixels)
+        if kind.is_float:
+            self._float_pixels(name, kind, spec)
+            return
+        element, scale = kind.integer, scale_of(self.graph, name)
+        table = np.array(
+            [
+                [
+                    min(max(round_half_up(Fraction(real) / scale), element.low), element.high)
+                    for real in row
+                ]
+                for row in spec.pixel_values().tolist()
+            ]
+        )
+        if element.storage == np.uint8 and (table == np.arange(256)).all():
+            self.types[name] = kind
+            self.codes[name] = name
+            return
+        table = table.astype(element.storage)
+        data = table[0] if len(table) == 1 else table
+        constant = self._constant(f"{name}.table", data, TensorType(data.shape, element))
+        codes = self._fresh(f"{name}.codes")
+        op = Lookup(name=self._fresh(f"{name}/pixels"), inputs=(name, constant), outputs=(codes,))
+        self.codes[name] = self._emit(op, kind)
+
+    def _float_pixels(self, name: str, kind: TensorType, spec: InputSpec) -> None:
+        """Pixels as floats: one multiplication, then the normalisation."""
+        scale = 1.0 if not spec.is_plain else spec.scale[0]
+        plain = self._fresh(f"{name}.float")
+        dequantize = Dequantize(
+            name=self._fresh(f"{name}/dequantize"),
+            inputs=(name,),
+            outputs=(plain,),
+            scale=float(np.float32(scale)),
+        )
+        real = TensorType(kind.shape, FLOAT32)
+        self.reals[name] = self._emit(dequantize, real)
+        if spec.is_plain:
+            return
+        values = spec.pixel_values()
+        channels = kind.shape[1]
+        shift = np.broadcast_to(values[:, 0], (channels,)).astype(np.float32)
+        factor = np.broadcast_to(values[:, 1] - values[:, 0], (channels,)).astype(np.float32)
+        vector = TensorType((channels,), FLOAT32)
+        normalised = self._fresh(f"{name}.normalised")
+        affine = Affine(
+            name=self._fresh(f"{name}/normalise"),
+            inputs=(
+                plain,
+                self._constant(f"{name}.factor", factor, vector),
+                self._constant(f"{name}.shift", shift, vector),
+            ),
+            outputs=(normalised,),
+        )
+        self.reals[name] = self._emit(affine, real)
+
+    def _finish_output(self, value: str) -> None:
+        """Gives the result its model name: floats, or class indices as they are."""
+        if value in self.types and value not in self.graph.inputs:
+            return
+        self._dequantize(value, value)
+
+    # Islands --------------------------------------------------------------------------------
+
+    def _stays_float(self, op: Op) -> bool:
+        if isinstance(op, ArgMax | Threshold):
+            return self.graph.types[op.inputs[0]].is_float
+        if self.graph.types[op.output].is_float:
+            return True
+        moves = not isinstance(op, SumOp | Pointwise | Softmax)
+        if moves:
+            return False
+        if any(
+            self.graph.types[value].is_float
+            for value in op.inputs
+            if not self.graph.is_constant(value)
+        ):
+            return True
+        weights = op.inputs[1:2] if isinstance(op, SumOp) else ()
+        return any(
+            self.graph.types[value].is_float and self.graph.types[value].rank > 1
+            for value in weights
+            if self.graph.is_constant(value)
+        )
+
+    def _keep_float(self, op: Op) -> None:
+        inputs = []
+        for value in op.inputs:
+            if self.graph.is_constant(value):
+                self.constants[value] = self.graph.constants[value]
+                self.types[value] = self.graph.types[value]
+                inputs.append(value)
+            else:
+                inputs.append(self._real(value))
+        kind = self.graph.types[op.output]
+        if isinstance(op, ArgMax | Threshold):
+            self._emit(dataclasses.replace(op, inputs=tuple(inputs)), kind)
+            self.codes[op.output] = op.output
+            return
+        output = op.output if kind.is_float else self._fresh(f"{op.output}.float")
+        self._emit(
+            dataclasses.replace(op, inputs=tuple(inputs), outputs=(output,)),
+            TensorType(kind.shape, FLOAT32),
+        )
+        self.reals[op.output] = output
+        if not kind.is_float:
+            self.codes[op.output] = self._quantize(op.output, kind)
+
+    def _real(self, value: str) -> str:
+        if value not in self.reals:
+            self._dequantize(value, self._fresh(f"{value}.float"))
+        return self.reals[value]
+
+    def _dequantize(self, value: str, target: str) -> None:
+        source = self.codes[value]
+        op = Dequantize(
+            name=self._fresh(f"{value}/dequantize"),
+            inputs=(source,),
+            outputs=(target,),
+            scale=float(np.float32(float(scale_of(self.graph, value)))),
+        )
+        self.reals[value] = self._emit(op, TensorType(self.graph.types[value].shape, FLOAT32))
+
+    def _quantize(self, value: str, kind: TensorType, target: str | None = None) -> str:
+        """Codes of a float value in the type `kind`, under the name `target`."""
+        assert kind.quantization is not None
+        op = Quantize(
+            name=self._fresh(f"{value}/quantize"),
+            inputs=(self.reals[value],),
+            outputs=(target or self._codes_name(value),),
+            inverse=(1 / kind.quantization.scale[0],),
+            offset=(0.5,),
+            low=kind.integer.low,
+            high=kind.integer.high,
+        )
+        return self._emit(op, kind)
+
+    # Integer operators ----------------------------------------------------------------------
+
+    def _codes_name(self, value: str) -> str:
+        """Graph inputs and outputs keep their names for what the user passes and gets."""
+        if value in self.graph.outputs or value in self.graph.inputs:
+            return self._fresh(f"{value}.codes")
+        return value
+
+    def _codes(self, value: str, wanted: TensorType) -> str:
+        """The codes of a value; a float one is quantized to the wanted type."""
+        if self.graph.is_constant(value):
+            self.constants[value] = self.graph.constants[value]
+            self.types[value] = self.graph.types[value]
+            return value
+        if value not in self.codes:
+            kind = dataclasses.replace(wanted, shape=self.graph.types[value].shape)
+            return self._quantize(value, kind, self._fresh(f"{value}.codes"))
+        return self.codes[value]
+
+    def _lower(self, op: Op) -> None:
+        kind = self.graph.types[op.output]
+        if isinstance(op, ArgMax | Threshold):
+            inputs = (self._codes(op.inputs[0], kind),)
+            lowered: Op = dataclasses.replace(op, inputs=inputs)
+            if isinstance(op, Threshold):
+                limit = Fraction(op.limit) / scale_of(self.graph, op.inputs[0])
+                lowered = dataclasses.replace(op, inputs=inputs, code_limit=math.floor(limit))
+            self.codes[op.output] = self._emit(lowered, kind)
+            return
+        output = self._codes_name(op.output)
+        if isinstance(op, SumOp):
+            lowered = self._lower_sum(op, kind, output)
+        elif isinstance(op, Pointwise):
+            lowered = self._lower_table(op, kind, output)
+        else:
+            moved = tuple(self._codes(value, kind) for value in op.inputs)
+            lowered = dataclasses.replace(op, inputs=moved, outputs=(output,))
+            if isinstance(lowered, Pad):
+                code = round_half_up(Fraction(lowered.value) / scale_of(self.graph, op.output))
+                code = min(max(code, kind.integer.low), kind.integer.high)
+                lowered = dataclasses.replace(lowered, code=code)
+            if isinstance(lowered, Softmax):
+                lowered = self._softmax(lowered, op.inputs[0], kind)
+        self.codes[op.output] = self._emit(lowered, kind)
+
+    def _lower_sum(self, op: SumOp, kind: TensorType, output: str) -> SumOp:
+        lowered = exact_sum(self.graph, op, kind)
+        inputs = [self._codes(value, kind) for value in lowered.op.inputs if self._is_codes(value)]
+        for position, data, constant in lowered.constants:
+            name = self._constant(f"{op.name}.weights", data, constant)
+            inputs.insert(position, name)
+        integer = dataclasses.replace(lowered.op, inputs=tuple(inputs), outputs=(output,))
+        types = [self.types[value] for value in inputs]
+        reach = integer.reach(types, [self.constants.get(value) for value in inputs])
+        accumulator = IntType.holding(reach)
+        if accumulator.bits > MAX_ACCUMULATOR_BITS:
+            raise GraphError(
+                f"{op.label()}: the exact sum needs {accumulator.bits} bits, more than "
+                f"{MAX_ACCUMULATOR_BITS}; use fewer --wbits or --abits for this layer"
+            )
+        epilogue = make_epilogue(op, lowered.units, lowered.biases, op.activation, kind, reach)
+        return dataclasses.replace(
+            integer, activation=type(op.activation)(), epilogue=epilogue, accumulator=accumulator
+        )
+
+    def _is_codes(self, value: str) -> bool:
+        """Float constants (biases, norm parameters) are in the epilogue already."""
+        return not (self.graph.is_constant(value) and self.graph.types[value].is_float)
+
+    def _lower_table(self, op: Pointwise, kind: TensorType, output: str) -> Lookup:
+        source = self.graph.types[op.inputs[0]].integer
+        scale = scale_of(self.graph, op.inputs[0])
+        out_scale = scale_of(self.graph, op.output)
+        codes = np.arange(source.low, source.high + 1)
+        reals = op.function(codes.astype(np.float64) * float(scale))
+        table = [
+            min(
+                max(round_half_up(Fraction(float(real)) / out_scale), kind.integer.low),
+                kind.integer.high,
+            )
+            for real in reals
+        ]
+        data = np.array(table, dtype=kind.integer.storage)
+        constant = self._constant(f"{op.name}.table", data, TensorType(data.shape, kind.integer))
+        return Lookup(
+            name=op.name,
+            inputs=(self._codes(op.inputs[0], kind), constant),
+            outputs=(output,),
+            lowest=source.low,
+        )
+
+    def _softmax(self, op: Softmax, source: str, kind: TensorType) -> Softmax:
+        element = self.graph.types[source].integer
+        scale = float(scale_of(self.graph, source))
+        table = tuple(
+            round_half_up(EXP_TABLE_ONE * math.exp(-difference * scale))
+            for difference in range(element.high - element.low + 1)
+        )
+        assert kind.quantization is not None
+        return dataclasses.replace(op, table=table, levels=round(1 / kind.quantization.exact()))

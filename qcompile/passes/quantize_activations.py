@@ -1,0 +1,351 @@
+"""Every activation gets an integer type and a scale.
+
+    %skip f32[1,16,64,64]          %skip u6[1,16,64,64] s=0.031
+    %up   f32[1,16,64,64]    ->    %up   i6[1,16,64,64] s=0.031
+    %cat  f32[1,32,64,64]          %cat  i7[1,32,64,64] s=0.031
+
+Values that only move (pooling by maximum, concat, resize, reshape, ...) share one scale; where a
+scale is fixed from outside (pixels, softmax), a visible `Rescale` brings the value to the shared
+one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import ClassVar
+
+import numpy as np
+
+from qcompile.boundary import InputKind, InputSpec
+from qcompile.errors import UsageError
+from qcompile.graph import Graph, Op, Rewriter, Stage
+from qcompile.lowering.sums import constant_operand
+from qcompile.ops import (
+    MOVEMENT,
+    Add,
+    ArgMax,
+    AveragePool,
+    Concat,
+    Div,
+    Exp,
+    HardSigmoid,
+    LinearResize,
+    Mul,
+    Pad,
+    Pointwise,
+    ReduceMean,
+    Rescale,
+    Sigmoid,
+    Softmax,
+    Softplus,
+    SumOp,
+    Threshold,
+)
+from qcompile.passes.activation_ranges import Member, RangeMethod, choose_scale
+from qcompile.passes.calibrate import Calibration, Statistics
+from qcompile.plan import Format, Plan, Quantizer
+from qcompile.types import CodebookKind, IntType, Quantization, Range, TensorType
+
+TABLE_BITS = 8
+"""Look-up tables and softmax take at most this many bits; wider inputs are rescaled first."""
+
+CONSTANT_OPERAND_BITS = 16
+
+ALWAYS_POSITIVE: tuple[type[Op], ...] = (Sigmoid, HardSigmoid, Exp, Softplus, Softmax)
+
+KEEPS_SIGN: tuple[type[Op], ...] = (AveragePool, ReduceMean, LinearResize, Mul, Div, Rescale)
+
+
+@dataclass(frozen=True)
+class QuantizeActivations:
+    """Chooses scales from the calibration (or takes the plan's) and annotates all types."""
+
+    name: ClassVar[str] = "quantize-activations"
+    plan: Plan
+    inputs: Mapping[str, InputSpec]
+    calibration: Calibration = field(default_factory=Calibration)
+    method: RangeMethod = RangeMethod.BEST
+
+    def run(self, graph: Graph) -> Graph:
+        prepared = _narrow_table_inputs(graph, self.plan)
+        return _Annotator(self, *prepared).run()
+
+
+def _narrow_table_inputs(graph: Graph, plan: Plan) -> tuple[Graph, Mapping[str, Format]]:
+    """Puts a Rescale before tables whose input is too wide; returns the format of every value."""
+    formats: dict[str, Format] = dict(plan.inputs)
+    formats.update({op.output: plan.layers[op.name].output for op in graph.ops})
+    rewriter = Rewriter(graph)
+    for op in graph.ops:
+        if not isinstance(op, Pointwise | Softmax):
+            continue
+        chosen = formats[op.inputs[0]]
+        if chosen.is_float or chosen.bits <= TABLE_BITS or formats[op.output].is_float:
+            continue
+        value = rewriter.add_value(f"{op.inputs[0]}.narrow")
+        formats[value] = Format(TABLE_BITS, chosen.quantizer)
+        narrow = Rescale(
+            name=rewriter.fresh(f"{op.name}/narrow"), inputs=op.inputs, outputs=(value,)
+        )
+        rewriter.replace(op, narrow, dataclasses.replace(op, inputs=(value,)))
+    return rewriter.finish(), formats
+
+
+class _Groups:
+    """Union-find over value names."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def find(self, value: str) -> str:
+        root = value
+        while self._parent.get(root, root) != root:
+            root = self._parent[root]
+        self._parent[value] = root
+        return root
+
+    def union(self, a: str, b: str) -> None:
+        self._parent[self.find(b)] = self.find(a)
+
+
+class _Annotator:
+    """One run of the pass: groups, scales, then types in topological order."""
+
+    def __init__(
+        self, options: QuantizeActivations, graph: Graph, formats: Mapping[str, Format]
+    ) -> None:
+        self.options = options
+        self.graph = graph
+        self.formats = formats
+        self.groups = _Groups()
+        self.fixed: dict[str, float] = {}
+        self.nonnegative = self._find_nonnegative()
+
+    def run(self) -> Graph:
+        self._fix_boundaries()
+        self._tie()
+        scales = self._choose_scales()
+        return self._annotate(scales)
+
+    def _is_integer(self, value: str) -> bool:
+        return value in self.formats and not self.formats[value].is_float
+
+    def _statistics(self, value: str) -> Statistics | None:
+        """Of the value, or of the one it was split from (`x.narrow` is `x`)."""
+        values = self.options.calibration.values
+        return values.get(value) or values.get(value.removesuffix(".narrow"))
+
+    def _find_nonnegative(self) -> frozenset[str]:
+        """Values that are never negative, whatever the input."""
+        found: set[str] = set()
+        for name, spec in self.options.inputs.items():
+            if spec.kind is InputKind.UINT8:
+                if float(spec.pixel_values().min()) >= 0:
+                    found.add(name)
+            else:
+                statistics = self._statistics(name)
+                if statistics is not None and statistics.low >= 0:
+                    found.add(name)
+        for op in self.graph.ops:
+            inputs = all(
+                value in found
+                or (self.graph.is_constant(value) and self.graph.constants[value].min() >= 0)
+                for value in op.inputs
+            )
+            if isinstance(op, ALWAYS_POSITIVE):
+                positive = True
+            elif isinstance(op, SumOp):
+                keeps_sign = isinstance(
+                    op, AveragePool | ReduceMean | LinearResize | Mul | Div
+                ) or (isinstance(op, Rescale) or (isinstance(op, Add) and op.weights == (1, 1)))
+                positive = op.activation.is_nonnegative or (
+                    keeps_sign and inputs and op.activation.keeps_nonnegative
+                )
+            elif isinstance(op, Pad):
+                positive = inputs and op.value >= 0
+            else:
+                positive = isinstance(op, MOVEMENT) and inputs
+            layer = self.options.plan.layers.get(op.name)
+            if layer is not None and layer.signed is not None:
+                positive = not layer.signed
+            if positive:
+                found.add(op.output)
+        return frozenset(found)
+
+    def _fix_boundaries(self) -> None:
+        """Scales that do not come from statistics: plain pixels and softmax."""
+        for name, spec in self.options.inputs.items():
+            if not self._is_integer(name):
+                continue
+            chosen = self.formats[name]
+            if spec.kind is InputKind.FLOAT32:
+                continue
+            values = spec.pixel_values()
+            element = chosen.element(name not in self.nonnegative)
+            if spec.is_plain and chosen.quantizer is Quantizer.SCALED and chosen.bits >= 8:
+                self.fixed[name] = spec.scale[0]
+                continue
+            pixels = Statistics(
+                float(values.min()), float(values.max()), values.ravel().astype(np.float32)
+            )
+            member = Member(pixels, element, CodebookKind.UNIFORM)
+            self.fixed[name] = choose_scale([member], RangeMethod.MINMAX, chosen.power_of_two_scale)
+        for op in self.graph.ops:
+            if isinstance(op, Softmax) and self._is_integer(op.output):
+                self.fixed[op.output] = 1 / softmax_levels(self.formats[op.output])
+
+    def _tie(self) -> None:
+        for op in self.graph.ops:
+            tied = isinstance(op, MOVEMENT) and not isinstance(op, Concat)
+            if isinstance(op, LinearResize):
+                same_format = self.formats[op.output] == self.formats[op.inputs[0]]
+                tied = op.activation.is_identity and same_format
+            if tied and self._is_integer(op.inputs[0]) and self._is_integer(op.output):
+                self.groups.union(op.inputs[0], op.output)
+        for op in self.graph.ops:
+            if not isinstance(op, Concat) or not self._is_integer(op.output):
+                continue
+            integers = [value for value in op.inputs if self._is_integer(value)]
+            scales = {self._fixed_scale(value) for value in integers}
+            if len(scales) > 1 or (None not in scales and len(integers) < len(op.inputs)):
+                integers = [value for value in integers if self._fixed_scale(value) is None]
+            for value in integers:
+                self.groups.union(value, op.output)
+
+    def _fixed_scale(self, value: str) -> float | None:
+        root = self.groups.find(value)
+        return next((s for name, s in self.fixed.items() if self.groups.find(name) == root), None)
+
+    def _choose_scales(self) -> dict[str, float]:
+        """Scale of every group, by the name of its root value."""
+        scales = {self.groups.find(name): scale for name, scale in self.fixed.items()}
+        members: dict[str, list[str]] = {}
+        for op in self.graph.ops:
+            if not self._is_integer(op.output) or isinstance(op, ArgMax | Threshold):
+                continue
+            root = self.groups.find(op.output)
+            layer = self.options.plan.layers.get(op.name)
+            if layer is not None and layer.scale is not None:
+                scales.setdefault(root, layer.scale)
+            members.setdefault(root, []).append(op.output)
+        for name in self.graph.inputs:
+            if self._is_integer(name):
+                members.setdefault(self.groups.find(name), []).append(name)
+        for root, values in members.items():
+            if root not in scales:
+                scales[root] = self._group_scale(values)
+        return scales
+
+    def _group_scale(self, values: list[str]) -> float:
+        sources = [value for value in values if not self._only_moves(value)] or values
+        members = []
+        for value in sources:
+            statistics = self._statistics(value)
+            if statistics is None:
+                raise UsageError(
+                    f"value '{value}': neither calibration data nor the configuration gives its "
+                    f"range; give --calib, or a scale for its layer in --config"
+                )
+            chosen = self.formats[value]
+            element = chosen.element(value not in self.nonnegative)
+            members.append(Member(statistics, element, chosen.codebook(element).kind))
+        power_of_two = self.formats[sources[0]].power_of_two_scale
+        return choose_scale(members, self.options.method, power_of_two)
+
+    def _only_moves(self, value: str) -> bool:
+        producer = self.graph.producers.get(value)
+        return isinstance(producer, MOVEMENT)
+
+    def _annotate(self, scales: Mapping[str, float]) -> Graph:
+        rewriter = Rewriter(self.graph)
+        types: dict[str, TensorType] = dict(self.graph.types)
+        for name in self.graph.inputs:
+            if self._is_integer(name):
+                types[name] = self._type(name, types[name], scales[self.groups.find(name)])
+        for op in self.graph.ops:
+            if not self._is_integer(op.output) or isinstance(op, ArgMax | Threshold):
+                continue
+            scale = scales[self.groups.find(op.output)]
+            if isinstance(op, Concat):
+                op = self._rescale_inputs(op, scale, types, rewriter)
+            if isinstance(op, MOVEMENT):
+                types[op.output] = self._moved_type(op, types, scale)
+            else:
+                types[op.output] = self._type(op.output, types[op.output], scale)
+            if isinstance(op, Add | Mul | Div):
+                self._quantize_operands(op, types, rewriter)
+        for value, kind in types.items():
+            rewriter.set_type(value, kind)
+        return rewriter.finish(Stage.QUANTIZED)
+
+    def _type(self, value: str, old: TensorType, scale: float) -> TensorType:
+        chosen = self.formats[value]
+        element = chosen.element(value not in self.nonnegative)
+        return TensorType(
+            old.shape, element, Quantization.per_tensor(scale), chosen.codebook(element)
+        )
+
+    def _moved_type(self, op: Op, types: Mapping[str, TensorType], scale: float) -> TensorType:
+        """The elements of all integer inputs; float inputs will be quantized to the own format."""
+        kinds = [types[value] for value in op.inputs if not types[value].is_float]
+        own = self._type(op.output, types[op.output], scale)
+        if len(kinds) < len(op.inputs):
+            kinds.append(own)
+        if all(kind.element == kinds[0].element for kind in kinds):
+            return dataclasses.replace(own, element=kinds[0].element, codebook=kinds[0].codebook)
+        codes = reduce(Range.union, (kind.integer.range for kind in kinds))
+        element = IntType.holding(codes)
+        return dataclasses.replace(
+            own, element=element, codebook=self.formats[op.output].codebook(element)
+        )
+
+    def _rescale_inputs(
+        self, op: Concat, scale: float, types: dict[str, TensorType], rewriter: Rewriter
+    ) -> Concat:
+        """The visible requantise of inputs whose scale is fixed otherwise."""
+        inputs = []
+        added: list[Op] = []
+        for value in op.inputs:
+            kind = types[value]
+            if kind.quantization in (None, Quantization.per_tensor(scale)):
+                inputs.append(value)
+                continue
+            chosen = self.formats[op.output]
+            element = chosen.element(value not in self.nonnegative)
+            name = rewriter.add_value(f"{value}.rescaled")
+            types[name] = TensorType(
+                kind.shape, element, Quantization.per_tensor(scale), chosen.codebook(element)
+            )
+            added.append(
+                Rescale(name=rewriter.fresh(f"{op.name}/rescale"), inputs=(value,), outputs=(name,))
+            )
+            inputs.append(name)
+        if not added:
+            return op
+        changed = dataclasses.replace(op, inputs=tuple(inputs))
+        rewriter.replace(op, *added, changed)
+        return changed
+
+    def _quantize_operands(self, op: Op, types: dict[str, TensorType], rewriter: Rewriter) -> None:
+        """Constant operands become codes of their own."""
+        inputs = list(op.inputs)
+        for position, value in enumerate(op.inputs):
+            if not self.graph.is_constant(value):
+                continue
+            data = self.graph.constants[value]
+            codes, element, scale = constant_operand(data, CONSTANT_OPERAND_BITS)
+            kind = TensorType(data.shape, element, Quantization.per_tensor(scale))
+            inputs[position] = rewriter.add_constant(f"{value}.codes", codes, kind)
+            types[inputs[position]] = kind
+        if inputs != list(op.inputs):
+            rewriter.replace(op, dataclasses.replace(op, inputs=tuple(inputs)))
+
+
+def softmax_levels(chosen: Format) -> int:
+    """The code that stands for probability 1: a power of two where scales must be."""
+    if chosen.power_of_two_scale:
+        return 1 << (chosen.bits - 1)
+    return chosen.element(signed=False).high
