@@ -1,0 +1,316 @@
+"""The TOML form of the options and of the plan: what `--config` reads and every run writes.
+
+    [options]            one key a flag, `-` written `_`
+    [[input]]            name, abits, quantizer, scale, signed
+    [[layer]]            name (or pattern), wbits, abits, quantizer, scale, signed
+
+A written plan holds the scale of every tensor, so a run from it needs no calibration data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcompile.errors import UsageError
+from qcompile.options import (
+    CompileOptions,
+    InputKind,
+    LayerOverride,
+    OutputKind,
+    RangeMethod,
+    parse_numbers,
+    parse_target,
+)
+
+if TYPE_CHECKING:
+    from qcompile.plan import Format, Plan
+
+MAX_CONFIG_BYTES = 16 << 20
+
+_PATHS = ("calib", "data", "output", "dump_ir", "report")
+_WIDTHS = ("wbits", "abits", "first_last_bits")
+_NUMBERS = ("input_scale", "input_mean", "input_std")
+_INTEGERS = ("calib_images", "seed", "workers")
+_FLOATS = ("metric_threshold", "min_dice", "max_dice_drop", "prune")
+OPTION_KEYS = (
+    "target",
+    *_WIDTHS,
+    "quantizer",
+    *_NUMBERS,
+    "input_shapes",
+    "input_kind",
+    "output_kind",
+    "range_method",
+    "data_keys",
+    "entry",
+    "verify",
+    *_INTEGERS,
+    *_FLOATS,
+    *_PATHS,
+)
+LAYER_KEYS = ("name", "wbits", "abits", "quantizer", "activation_quantizer", "scale", "signed")
+INPUT_KEYS = ("name", "abits", "quantizer", "scale", "signed")
+PLAN_KEYS = (
+    "target",
+    "wbits",
+    "abits",
+    "quantizer",
+    "first_last_bits",
+    "calib_images",
+    "range_method",
+    "input_shapes",
+    "input_kind",
+    "input_scale",
+    "input_mean",
+    "input_std",
+    "output_kind",
+    "metric_threshold",
+    "prune",
+    "entry",
+    "seed",
+)
+"""The options that decide what is emitted: a plan writes these, and no paths."""
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The fields of `CompileOptions` that a TOML file sets; files in it are relative to its folder.
+
+    Raises:
+        UsageError: the file cannot be read, is not TOML, or has unknown keys or wrong values.
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise UsageError(f"--config {path}: larger than {MAX_CONFIG_BYTES} bytes")
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"--config {path}: is not valid TOML ({error})") from None
+    where = f"--config {path.name}"
+    _check_keys(document, ("options", "layer", "input"), where)
+    fields = _options(document.get("options", {}), f"{where} [options]", path.parent)
+    fields["layers"] = _overrides(document.get("layer", []), LAYER_KEYS, f"{where} [[layer]]")
+    fields["inputs"] = _overrides(document.get("input", []), INPUT_KEYS, f"{where} [[input]]")
+    return fields
+
+
+def resolve(flags: Mapping[str, Any]) -> CompileOptions:
+    """Flags over the TOML file they name over the defaults.
+
+    Args:
+        flags: fields of `CompileOptions` as parsed from the command line; None means not given.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    base: dict[str, Any] = {}
+    if given.get("config") is not None:
+        base = load_config(given["config"])
+        if "input_shapes" in base and "input_shapes" in given:
+            given["input_shapes"] = {**base["input_shapes"], **given["input_shapes"]}
+    return CompileOptions(**{**base, **given})
+
+
+def plan_text(
+    options: CompileOptions,
+    plan: Plan,
+    input_scales: Mapping[str, tuple[float, bool]] | None = None,
+    comment: str = "",
+) -> str:
+    """The resolved options and the plan as TOML that `--config` reads.
+
+    Args:
+        options: the resolved options; paths are left out.
+        plan: formats, with the scales found by calibration.
+        input_scales: graph input -> (scale, signed).
+        comment: a headline, e.g. the model's base name.
+    """
+    import tomli_w
+
+    lines = ["Resolved plan of qcompile; give it back with --config to repeat or edit the run."]
+    lines += comment.splitlines()
+    header = "".join(f"# {_printable(line)}\n" for line in lines)
+    scales = input_scales or {}
+    document: dict[str, Any] = {"options": options_table(options)}
+    document["input"] = [
+        _input_table(name, kind, scales.get(name)) for name, kind in plan.inputs.items()
+    ]
+    document["layer"] = []
+    for name, layer in plan.layers.items():
+        table: dict[str, Any] = {"name": name}
+        leading = layer.weights or layer.output
+        if layer.weights is not None:
+            table["wbits"] = layer.weights.width_name
+        table["abits"] = layer.output.width_name
+        table["quantizer"] = leading.quantizer.value
+        if layer.output.quantizer is not leading.quantizer:
+            table["activation_quantizer"] = layer.output.quantizer.value
+        if layer.scale is not None:
+            table["scale"] = float(layer.scale)
+        if layer.signed is not None:
+            table["signed"] = layer.signed
+        document["layer"].append(table)
+    return header + "\n" + tomli_w.dumps(document)
+
+
+def options_table(options: CompileOptions) -> dict[str, Any]:
+    """The options that decide what is emitted, as plain values (also for the report)."""
+    result: dict[str, Any] = {}
+    for key in PLAN_KEYS:
+        value = getattr(options, key)
+        if hasattr(value, "value"):
+            value = value.value
+        elif isinstance(value, tuple):
+            value = list(value)
+        elif isinstance(value, Mapping):
+            value = {name: list(shape) for name, shape in value.items()}
+        result[key] = value
+    return result
+
+
+def _input_table(name: str, kind: Format, scale: tuple[float, bool] | None) -> dict[str, Any]:
+    table: dict[str, Any] = {
+        "name": name,
+        "abits": kind.width_name,
+        "quantizer": kind.quantizer.value,
+    }
+    if scale is not None:
+        table["scale"] = float(scale[0])
+        table["signed"] = scale[1]
+    return table
+
+
+def _options(table: Any, where: str, folder: Path) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: must be a table")
+    _check_keys(table, OPTION_KEYS, where)
+    fields: dict[str, Any] = {}
+    for key, value in table.items():
+        fields[key] = _option(key, value, f"{where} {key}", folder)
+    return fields
+
+
+def _option(key: str, value: Any, where: str, folder: Path) -> Any:
+    if key == "target":
+        return parse_target(_text(value, where))
+    if key in _WIDTHS:
+        return _width(value, where)
+    if key in _NUMBERS:
+        if isinstance(value, str):
+            return parse_numbers(value, where)
+        values = value if isinstance(value, list) else [value]
+        return tuple(_number(item, where) for item in values)
+    if key == "input_shapes":
+        if not isinstance(value, dict):
+            raise UsageError(f"{where}: must be a table of name = [1, 1, 256, 256]")
+        return {
+            name: tuple(_integer(size, where) for size in _list(shape, where))
+            for name, shape in value.items()
+        }
+    for name, kind in (
+        ("input_kind", InputKind),
+        ("output_kind", OutputKind),
+        ("range_method", RangeMethod),
+    ):
+        if key == name:
+            allowed = [item.value for item in kind]
+            if value not in allowed:
+                raise UsageError(f"{where}: '{value}' is unknown; use {', '.join(allowed)}")
+            return kind(value)
+    if key == "data_keys":
+        keys = tuple(_text(item, where) for item in _list(value, where))
+        if len(keys) != 2:
+            raise UsageError(f"{where}: needs two keys, those of the images and of the labels")
+        return keys
+    if key == "verify":
+        return _boolean(value, where)
+    if key in _INTEGERS:
+        return _integer(value, where)
+    if key in _FLOATS:
+        return _number(value, where)
+    if key in _PATHS:
+        path = folder / _text(value, where)
+        return str(path) if key in ("calib", "data") else path
+    return _text(value, where)
+
+
+def _overrides(tables: Any, allowed: tuple[str, ...], where: str) -> tuple[LayerOverride, ...]:
+    result = []
+    for table in _list(tables, where):
+        if not isinstance(table, dict):
+            raise UsageError(f"{where}: must be an array of tables")
+        _check_keys(table, allowed, where)
+        if "name" not in table:
+            raise UsageError(f"{where}: every entry needs a name (or pattern)")
+        fields: dict[str, Any] = {"pattern": _text(table["name"], f"{where} name")}
+        for key in table.keys() - {"name"}:
+            value, place = table[key], f"{where} '{fields['pattern']}' {key}"
+            if key in ("wbits", "abits"):
+                fields[key] = _width(value, place)
+            elif key == "scale":
+                fields[key] = _number(value, place)
+            elif key == "signed":
+                fields[key] = _boolean(value, place)
+            else:
+                fields[key] = _text(value, place)
+        result.append(LayerOverride(**fields))
+    return tuple(result)
+
+
+def _check_keys(table: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
+    for key in table:
+        if key not in allowed:
+            raise UsageError(f"{where}: unknown key '{key}'; allowed are {', '.join(allowed)}")
+
+
+def _width(value: Any, where: str) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _text(value, where)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise UsageError(f"{where}: must be text in quotes, not {value!r}")
+    return value
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{where}: must be a number, not {value!r}")
+    return float(value)
+
+
+def _integer(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"{where}: must be a whole number, not {value!r}")
+    return value
+
+
+def _boolean(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{where}: must be true or false, not {value!r}")
+    return value
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise UsageError(f"{where}: must be a list, not {value!r}")
+    return value
+
+
+def _printable(text: str) -> str:
+    """TOML comments may hold no control characters."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+_UNKNOWN = {item.name for item in dataclasses.fields(CompileOptions)} - {
+    *OPTION_KEYS,
+    "config",
+    "verbosity",
+    "layers",
+    "inputs",
+}
+assert not _UNKNOWN, f"options without a TOML key: {_UNKNOWN}"

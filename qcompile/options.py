@@ -1,0 +1,337 @@
+"""Everything a user can choose: one field a flag, and overrides for single layers.
+
+This module imports nothing heavy, so that `qcompile --help` answers at once. The TOML form of these
+options is in `config.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcompile.errors import UsageError
+
+if TYPE_CHECKING:
+    from qcompile.plan import Format, Quantizer
+
+QUANTIZERS = ("scaled", "fixed", "ternary", "binary", "pow2")
+WIDTHS = ("2", "3", "4", "5", "6", "7", "8", "16", "32", "ternary", "binary")
+MAX_DIMENSION = 1 << 24
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+# What C99 reserves, so that `--entry` cannot produce a file that no compiler accepts.
+_RESERVED = frozenset(
+    """
+    auto break case char const continue default do double else enum extern float for goto if
+    inline int long register restrict return short signed sizeof static struct switch
+    typedef union unsigned void volatile while main bool true false class new delete this
+    template namespace operator private protected public virtual try catch throw using
+    """.split()  # noqa: SIM905  a column of words reads better than a list
+)
+)
+
+
+class Target(enum.Enum):
+    """What is written: a C program, or the integer network for the simulator."""
+
+    C = "c"
+    SIM = "sim"
+
+
+class InputKind(enum.Enum):
+    """What the compiled network takes: raw pixels or the original network's float input.
+
+    AUTO means pixels where the data given are uint8 (or where there are none), else floats.
+    """
+
+    AUTO = "auto"
+    UINT8 = "uint8"
+    FLOAT32 = "float32"
+
+
+class OutputKind(enum.Enum):
+    """What the compiled network returns. AUTO keeps what the model returns."""
+
+    AUTO = "auto"
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+    CLASSES = "classes"
+
+
+class RangeMethod(enum.Enum):
+    """How an activation's scale follows from the values seen during calibration."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+    BEST = "best"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerOverride:
+    """What a `[[layer]]` or `[[input]]` table says; None leaves the general rule in force.
+
+    `pattern` is the exact name of a node (or graph input), or a shell pattern such as `*/up*`.
+    `quantizer` holds for weights and output, `activation_quantizer` for the output alone. A
+    `scale` (of the output, real units a code) makes calibration of that tensor unnecessary.
+    """
+
+    pattern: str
+    wbits: str | None = None
+    abits: str | None = None
+    quantizer: str | None = None
+    activation_quantizer: str | None = None
+    scale: float | None = None
+    signed: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.pattern:
+            raise UsageError("a layer override needs a name or pattern")
+        for what, width in (("wbits", self.wbits), ("abits", self.abits)):
+            if width is not None:
+                check_width(width, f"{what} of layer '{self.pattern}'")
+        for what, name in (
+            ("quantizer", self.quantizer),
+            ("activation_quantizer", self.activation_quantizer),
+        ):
+            if name is not None:
+                check_quantizer(name, f"{what} of layer '{self.pattern}'")
+        if self.scale is not None and not (math.isfinite(self.scale) and self.scale > 0):
+            raise UsageError(
+                f"scale of layer '{self.pattern}': {self.scale} is no scale; use a number above 0"
+            )
+
+    def matches(self, name: str) -> bool:
+        return name == self.pattern or fnmatchcase(name, self.pattern)
+
+    def merged_with(self, later: LayerOverride) -> LayerOverride:
+        """This override, replaced field by field by what `later` says."""
+        said = {
+            item.name: getattr(later, item.name)
+            for item in dataclasses.fields(later)
+            if getattr(later, item.name) is not None
+        }
+        return dataclasses.replace(self, **said)
+
+    def weight_format(self, default: Format, quantizer: str) -> Format:
+        """Format of the layer's weights.
+
+        Args:
+            default: the format of the general rule.
+            quantizer: the quantizer in force where nothing names one (`CompileOptions.quantizer`).
+        """
+        return self._format("wbits", self.wbits, self.quantizer, default, quantizer)
+
+    def output_format(self, default: Format, quantizer: str) -> Format:
+        """Format of the layer's output; arguments as for `weight_format`."""
+        named = self.activation_quantizer or self.quantizer
+        return self._format("abits", self.abits, named, default, quantizer)
+
+    def _format(
+        self, key: str, width: str | None, named: str | None, default: Format, quantizer: str
+    ) -> Format:
+        from qcompile.plan import Quantizer, parse_format
+
+        if width is None and named is None:
+            return default
+        text = width if width is not None else default.width_name
+        if width is None and named in ("ternary", "binary"):
+            text = str(named)
+        rule = Quantizer(named if named is not None else quantizer)
+        if named is None and rule in (Quantizer.TERNARY, Quantizer.BINARY):
+            # A width of its own takes the layer out of a network-wide ternary or binary rule.
+            rule = Quantizer.SCALED
+        return parse_format(text, rule, f"{key} of layer '{self.pattern}'")
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """The resolved options of one compilation. Scalars and per-channel lists are tuples."""
+
+    target: Target = Target.C
+    wbits: str = "8"
+    abits: str = "8"
+    quantizer: str = "scaled"
+    first_last_bits: str = "8"
+    output: Path | None = None
+    calib: str | None = None
+    calib_images: int = 32
+    range_method: RangeMethod = RangeMethod.BEST
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    input_kind: InputKind = InputKind.AUTO
+    input_scale: tuple[float, ...] = (1 / 255,)
+    input_mean: tuple[float, ...] = (0.0,)
+    input_std: tuple[float, ...] = (1.0,)
+    output_kind: OutputKind = OutputKind.AUTO
+    data: str | None = None
+    data_keys: tuple[str, str] | None = None
+    metric_threshold: float = 0.5
+    min_dice: float | None = None
+    max_dice_drop: float | None = None
+    prune: float = 0.0
+    config: Path | None = None
+    verify: bool = False
+    dump_ir: Path | None = None
+    report: Path | None = None
+    entry: str = "network"
+    seed: int = 0
+    workers: int = 0
+    verbosity: int = 0
+    layers: tuple[LayerOverride, ...] = ()
+    inputs: tuple[LayerOverride, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_width(self.wbits, "--wbits")
+        check_width(self.abits, "--abits")
+        check_width(self.first_last_bits, "--first-last-bits")
+        check_quantizer(self.quantizer, "--quantizer")
+        _check_range("--calib-images", self.calib_images, 1, 1_000_000)
+        _check_range("--metric-threshold", self.metric_threshold, 0.0, 1.0)
+        _check_range("--min-dice", self.min_dice, 0.0, 1.0)
+        _check_range("--max-dice-drop", self.max_dice_drop, 0.0, 1.0)
+        _check_range("--seed", self.seed, 0, 2**32 - 1)
+        _check_range("--workers", self.workers, 0, 256)
+        if not 0 <= self.prune < 1:
+            raise UsageError(f"--prune: {self.prune} is no ratio; use 0 up to (but not) 1")
+        for flag, values in (
+            ("--input-scale", self.input_scale),
+            ("--input-mean", self.input_mean),
+            ("--input-std", self.input_std),
+        ):
+            if not values or not all(math.isfinite(value) for value in values):
+                raise UsageError(f"{flag}: needs one finite number, or one for each channel")
+        for flag, values in (("--input-scale", self.input_scale), ("--input-std", self.input_std)):
+            if any(value == 0 for value in values):
+                raise UsageError(f"{flag}: 0 would make every pixel alike; use another number")
+        for name, shape in self.input_shapes.items():
+            if not shape or not all(1 <= size <= MAX_DIMENSION for size in shape):
+                raise UsageError(
+                    f"--input-shape {name}: {list(shape)} is no shape; "
+                    f"use sizes from 1 to {MAX_DIMENSION}, batch first"
+                )
+        check_entry(self.entry)
+        if self.data is None and (self.min_dice is not None or self.max_dice_drop is not None):
+            raise UsageError("--min-dice and --max-dice-drop need --data to measure Dice on")
+
+    def layer_override(self, name: str) -> LayerOverride:
+        """What the overrides say of one operator: patterns in file order, each replacing what the
+        one before said, then entries with exactly this name."""
+        return _merged(self.layers, name)
+
+    def input_override(self, name: str) -> LayerOverride:
+        """What the overrides say of one graph input."""
+        return _merged(self.inputs, name)
+
+    @property
+    def quantizer_kind(self) -> Quantizer:
+        """`quantizer` as the enumeration of the plan."""
+        from qcompile.plan import Quantizer
+
+        return Quantizer(self.quantizer)
+
+
+def _merged(overrides: tuple[LayerOverride, ...], name: str) -> LayerOverride:
+    found = LayerOverride(name)
+    exact = [item for item in overrides if item.pattern == name]
+    for item in [item for item in overrides if item.pattern != name and item.matches(name)] + exact:
+        found = found.merged_with(item)
+    return dataclasses.replace(found, pattern=name)
+
+
+def check_width(width: str, what: str) -> None:
+    """
+    Raises:
+        UsageError: `width` is none of `WIDTHS`.
+    """
+    if width not in WIDTHS:
+        raise UsageError(f"{what}: '{width}' is no width; use 2 to 8, 16, 32, ternary or binary")
+
+
+def check_quantizer(name: str, what: str) -> None:
+    """
+    Raises:
+        UsageError: `name` is none of `QUANTIZERS`.
+    """
+    if name not in QUANTIZERS:
+        raise UsageError(f"{what}: '{name}' is no quantizer; use one of {', '.join(QUANTIZERS)}")
+
+
+def check_entry(name: str) -> None:
+    """
+    Raises:
+        UsageError: `name` cannot be a C name.
+    """
+    if not _IDENTIFIER.fullmatch(name) or name in _RESERVED:
+        raise UsageError(
+            f"--entry: '{name[:80]}' is no usable C name; use letters, digits and _"
+        )
+
+
+def parse_target(text: str) -> Target:
+    """
+    Raises:
+        UsageError: the target is unknown, or not in this version.
+    """
+    if text == "hdl":
+        raise UsageError("--target: hdl is not available in this version; use c or sim")
+    try:
+        return Target(text)
+    except ValueError:
+        raise UsageError(f"--target: '{text}' is no target; use c or sim") from None
+
+
+def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """'NAME=1,1,256,256' as (name, shape); names may hold '=' themselves.
+
+    Raises:
+        UsageError: the text has another form.
+    """
+    name, separator, sizes = text.rpartition("=")
+    try:
+        shape = tuple(int(size) for size in sizes.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if not separator or not name or not shape:
+        raise UsageError(f"--input-shape: '{text}' is not of the form NAME=1,1,256,256")
+    return name, shape
+
+
+def parse_numbers(text: str, flag: str) -> tuple[float, ...]:
+    """'0.5' or '0.485,0.456,0.406' (fractions such as 1/255 too) as floats.
+
+    Raises:
+        UsageError: something there is no number.
+    """
+    values = []
+    for part in text.split(","):
+        numerator, _, denominator = part.partition("/")
+        try:
+            values.append(float(numerator) / (float(denominator) if denominator else 1.0))
+        except (ValueError, ZeroDivisionError):
+            raise UsageError(
+                f"{flag}: '{text}' is no number or list of numbers; write e.g. 1/255 or 0.5,0.4,0.3"
+            ) from None
+    return tuple(values)
+
+
+def parse_data_keys(text: str) -> tuple[str, str]:
+    """'IMAGES,LABELS' as a pair.
+
+    Raises:
+        UsageError: the text has another form.
+    """
+    images, separator, labels = text.partition(",")
+    if not separator or not images or not labels or "," in labels:
+        raise UsageError(f"--data-keys: '{text}' is not of the form IMAGES,LABELS")
+    return images, labels
+
+
+def _check_range(flag: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise UsageError(f"{flag}: {value} is out of range; use {low} to {high}")
