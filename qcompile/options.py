@@ -34,7 +34,6 @@ _RESERVED = frozenset(
     template namespace operator private protected public virtual try catch throw using
     """.split()  # noqa: SIM905  a column of words reads better than a list
 )
-)
 
 
 class Target(enum.Enum):
@@ -268,9 +267,7 @@ def check_entry(name: str) -> None:
         UsageError: `name` cannot be a C name.
     """
     if not _IDENTIFIER.fullmatch(name) or name in _RESERVED:
-        raise UsageError(
-            f"--entry: '{name[:80]}' is no usable C name; use letters, digits and _"
-        )
+        raise UsageError(f"--entry: '{name[:80]}' is no usable C name; use letters, digits and _")
 
 
 def parse_target(text: str) -> Target:
