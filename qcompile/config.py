@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from qcompile.errors import UsageError
 from qcompile.options import (
     CompileOptions,
-    InputKind,
+    InputChoice,
     LayerOverride,
     OutputKind,
     RangeMethod,
@@ -27,7 +27,7 @@ from qcompile.options import (
 )
 
 if TYPE_CHECKING:
-    from qcompile.plan import Format, Plan
+    from qcompile.plan import LayerPlan, Plan
 
 MAX_CONFIG_BYTES = 16 << 20
 
@@ -116,7 +116,6 @@ def resolve(flags: Mapping[str, Any]) -> CompileOptions:
 def plan_text(
     options: CompileOptions,
     plan: Plan,
-    input_scales: Mapping[str, tuple[float, bool]] | None = None,
     comment: str = "",
 ) -> str:
     """The resolved options and the plan as TOML that `--config` reads.
@@ -124,7 +123,6 @@ def plan_text(
     Args:
         options: the resolved options; paths are left out.
         plan: formats, with the scales found by calibration.
-        input_scales: graph input -> (scale, signed).
         comment: a headline, e.g. the model's base name.
     """
     import tomli_w
@@ -132,11 +130,8 @@ def plan_text(
     lines = ["Resolved plan of qcompile; give it back with --config to repeat or edit the run."]
     lines += comment.splitlines()
     header = "".join(f"# {_printable(line)}\n" for line in lines)
-    scales = input_scales or {}
     document: dict[str, Any] = {"options": options_table(options)}
-    document["input"] = [
-        _input_table(name, kind, scales.get(name)) for name, kind in plan.inputs.items()
-    ]
+    document["input"] = [_input_table(name, layer) for name, layer in plan.inputs.items()]
     document["layer"] = []
     for name, layer in plan.layers.items():
         table: dict[str, Any] = {"name": name}
@@ -170,15 +165,16 @@ def options_table(options: CompileOptions) -> dict[str, Any]:
     return result
 
 
-def _input_table(name: str, kind: Format, scale: tuple[float, bool] | None) -> dict[str, Any]:
+def _input_table(name: str, layer: LayerPlan) -> dict[str, Any]:
     table: dict[str, Any] = {
         "name": name,
-        "abits": kind.width_name,
-        "quantizer": kind.quantizer.value,
+        "abits": layer.output.width_name,
+        "quantizer": layer.output.quantizer.value,
     }
-    if scale is not None:
-        table["scale"] = float(scale[0])
-        table["signed"] = scale[1]
+    if layer.scale is not None:
+        table["scale"] = float(layer.scale)
+    if layer.signed is not None:
+        table["signed"] = layer.signed
     return table
 
 
@@ -210,7 +206,7 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
             for name, shape in value.items()
         }
     for name, kind in (
-        ("input_kind", InputKind),
+        ("input_kind", InputChoice),
         ("output_kind", OutputKind),
         ("range_method", RangeMethod),
     ):

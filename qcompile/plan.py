@@ -100,7 +100,10 @@ def parse_format(width: str, quantizer: Quantizer, what: str) -> Format:
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """One operator. `weights` is None where it has none; a given `scale` needs no calibration."""
+    """One operator, or one graph input (which has no weights).
+
+    A given `scale` (of the output, real units a code) needs no calibration.
+    """
 
     output: Format
     weights: Format | None = None
@@ -110,7 +113,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Formats of the graph inputs (by value name) and of every operator (by operator name)."""
+    """What is planned for the graph inputs (by value name) and for every operator (by its name)."""
 
-    inputs: Mapping[str, Format] = field(default_factory=dict)
+    inputs: Mapping[str, LayerPlan] = field(default_factory=dict)
     layers: Mapping[str, LayerPlan] = field(default_factory=dict)

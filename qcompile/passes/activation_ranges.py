@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from qcompile.options import RangeMethod
 from qcompile.passes.calibrate import Statistics
 from qcompile.types import Array, CodebookKind, IntType
-
-
-class RangeMethod(enum.Enum):
-    """`minmax` covers everything seen, `percentile` 99.99 % of it, `mse` has the least squared
-    error over a grid of scales, `best` is whichever of the three has the least squared error."""
-
-    MINMAX = "minmax"
-    PERCENTILE = "percentile"
-    MSE = "mse"
-    BEST = "best"
-
 
 PERCENTILE = 99.99
 GRID = np.linspace(0.15, 1.0, 52)

@@ -9,76 +9,48 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from qcompile.errors import UsageError
 from qcompile.graph import Graph, Op
 from qcompile.ops import MOVEMENT, Conv, ConvTranspose, MatMul
+from qcompile.options import CompileOptions, LayerOverride
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer, parse_format
 
 WEIGHTED: tuple[type[Op], ...] = (Conv, ConvTranspose, MatMul)
 
 
-@dataclass(frozen=True, slots=True)
-class FormatOverride:
-    """What a configuration file says of the operators (or graph inputs) whose name matches.
-
-    An exact name wins over a pattern; among patterns the last one wins.
-    """
-
-    pattern: str
-    wbits: str | None = None
-    abits: str | None = None
-    quantizer: Quantizer | None = None
-    scale: float | None = None
-    signed: bool | None = None
-
-
-def assign_formats(
-    graph: Graph,
-    wbits: str,
-    abits: str,
-    quantizer: Quantizer,
-    first_last_bits: str,
-    overrides: Sequence[FormatOverride] = (),
-) -> Plan:
+def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
     """The plan of a simplified float graph.
 
     First and last layers (weighted operators with none before, or none behind them) keep
     `first_last_bits` where that is wider than the rest; so do graph inputs and the outputs of all
-    operators with no weighted one behind them.
+    operators with no weighted one behind them. Overrides replace what these rules say.
 
     Raises:
-        UsageError: a width is unknown, or an override matches nothing.
+        UsageError: a width does not fit its quantizer, or an override matches nothing.
     """
-    weight = parse_format(wbits, quantizer, "--wbits")
-    activation = parse_format(abits, _activation_quantizer(quantizer), "--abits")
-    boundary_quantizer = Quantizer.FIXED if quantizer is Quantizer.FIXED else Quantizer.SCALED
-    boundary = parse_format(first_last_bits, boundary_quantizer, "--first-last-bits")
+    quantizer = options.quantizer_kind
+    weight = parse_format(options.wbits, quantizer, "--wbits")
+    uniform = Quantizer.FIXED if quantizer is Quantizer.FIXED else Quantizer.SCALED
+    activation = parse_format(options.abits, uniform, "--abits")
+    boundary = parse_format(options.first_last_bits, uniform, "--first-last-bits")
+    _check_matches(options.layers, [op.name for op in graph.ops], "layer", "operator")
+    _check_matches(options.inputs, graph.inputs, "input", "graph input")
     ends, tail = _first_and_last(graph)
-    names = {op.name for op in graph.ops} | set(graph.inputs)
-    for known in overrides:
-        if known.pattern not in names and not fnmatch.filter(names, known.pattern):
-            raise UsageError(
-                f"configuration: layer '{known.pattern}' matches no operator or input of the "
-                f"network; --dump-ir shows their names"
-            )
-    inputs = {}
+    inputs: dict[str, LayerPlan] = {}
     for name in graph.inputs:
         plain = activation if activation.is_float else _wider(boundary, activation)
-        inputs[name] = _output_format(plain, _find(overrides, name), quantizer)
+        override = options.input_override(name)
+        chosen = override.output_format(plain, uniform.value)
+        inputs[name] = LayerPlan(chosen, None, override.scale, override.signed)
     layers: dict[str, LayerPlan] = {}
     for op in graph.ops:
-        override = _find(overrides, op.name)
+        override = options.layer_override(op.name)
         weights = None
         if isinstance(op, WEIGHTED):
-            weights = _wider(boundary, weight) if op.name in ends else weight
-            if override is not None and override.wbits is not None:
-                weights = parse_format(
-                    override.wbits, override.quantizer or quantizer, f"layer '{op.name}' wbits"
-                )
+            plain = _wider(boundary, weight) if op.name in ends else weight
+            weights = override.weight_format(plain, options.quantizer)
         if isinstance(op, MOVEMENT):
             # Codes are only moved, so the format is that of the input.
             sources = [_format_of(graph, value, inputs, layers) for value in op.inputs]
@@ -86,48 +58,32 @@ def assign_formats(
         else:
             is_end = op.name in tail and not activation.is_float
             plain = _wider(boundary, activation) if is_end else activation
-            output = _output_format(plain, override, quantizer)
-        layers[op.name] = LayerPlan(
-            output,
-            weights,
-            override.scale if override else None,
-            override.signed if override else None,
-        )
+            output = override.output_format(plain, uniform.value)
+        layers[op.name] = LayerPlan(output, weights, override.scale, override.signed)
     return Plan(inputs, layers)
 
 
-def _format_of(
-    graph: Graph, value: str, inputs: Mapping[str, Format], layers: Mapping[str, LayerPlan]
-) -> Format:
-    if value in inputs:
-        return inputs[value]
-    return layers[graph.producers[value].name].output
-
-
-def _activation_quantizer(quantizer: Quantizer) -> Quantizer:
-    """Ternary, binary and pow2 describe weights; activations are then uniform unless said."""
-    return Quantizer.FIXED if quantizer is Quantizer.FIXED else Quantizer.SCALED
-
-
-def _output_format(plain: Format, override: FormatOverride | None, quantizer: Quantizer) -> Format:
-    if override is None or override.abits is None:
-        return plain
-    chosen = _activation_quantizer(override.quantizer or quantizer)
-    return parse_format(override.abits, chosen, f"layer '{override.pattern}' abits")
+def _check_matches(
+    overrides: Sequence[LayerOverride], names: Sequence[str], table: str, what: str
+) -> None:
+    for override in overrides:
+        if not any(override.matches(name) for name in names):
+            raise UsageError(
+                f"configuration: [[{table}]] '{override.pattern}' matches no {what} of the "
+                f"network; --dump-ir shows their names"
+            )
 
 
 def _wider(boundary: Format, inner: Format) -> Format:
     return boundary if boundary.bits > inner.bits else inner
 
 
-def _find(overrides: Sequence[FormatOverride], name: str) -> FormatOverride | None:
-    for override in reversed(overrides):
-        if override.pattern == name:
-            return override
-    for override in reversed(overrides):
-        if fnmatch.fnmatchcase(name, override.pattern):
-            return override
-    return None
+def _format_of(
+    graph: Graph, value: str, inputs: Mapping[str, LayerPlan], layers: Mapping[str, LayerPlan]
+) -> Format:
+    if value in inputs:
+        return inputs[value].output
+    return layers[graph.producers[value].name].output
 
 
 def _first_and_last(graph: Graph) -> tuple[frozenset[str], frozenset[str]]:

@@ -44,9 +44,10 @@ from qcompile.ops import (
     SumOp,
     Threshold,
 )
-from qcompile.passes.activation_ranges import Member, RangeMethod, choose_scale
+from qcompile.options import RangeMethod
+from qcompile.passes.activation_ranges import Member, choose_scale
 from qcompile.passes.calibrate import Calibration, Statistics
-from qcompile.plan import Format, Plan, Quantizer
+from qcompile.plan import Format, LayerPlan, Plan, Quantizer
 from qcompile.types import CodebookKind, IntType, Quantization, Range, TensorType
 
 TABLE_BITS = 8
@@ -76,7 +77,7 @@ class QuantizeActivations:
 
 def _narrow_table_inputs(graph: Graph, plan: Plan) -> tuple[Graph, Mapping[str, Format]]:
     """Puts a Rescale before tables whose input is too wide; returns the format of every value."""
-    formats: dict[str, Format] = dict(plan.inputs)
+    formats = {name: layer.output for name, layer in plan.inputs.items()}
     formats.update({op.output: plan.layers[op.name].output for op in graph.ops})
     rewriter = Rewriter(graph)
     for op in graph.ops:
@@ -145,6 +146,9 @@ class _Annotator:
             if spec.kind is InputKind.UINT8:
                 if float(spec.pixel_values().min()) >= 0:
                     found.add(name)
+            elif self.options.plan.inputs[name].signed is not None:
+                if not self.options.plan.inputs[name].signed:
+                    found.add(name)
             else:
                 statistics = self._statistics(name)
                 if statistics is not None and statistics.low >= 0:
@@ -181,6 +185,10 @@ class _Annotator:
             if not self._is_integer(name):
                 continue
             chosen = self.formats[name]
+            given = self.options.plan.inputs[name].scale
+            if given is not None:
+                self.fixed[name] = given
+                continue
             if spec.kind is InputKind.FLOAT32:
                 continue
             values = spec.pixel_values()
@@ -349,3 +357,22 @@ def softmax_levels(chosen: Format) -> int:
     if chosen.power_of_two_scale:
         return 1 << (chosen.bits - 1)
     return chosen.element(signed=False).high
+
+
+def resolved_plan(graph: Graph, plan: Plan) -> Plan:
+    """The plan with the scales and signs that a quantized graph came out with.
+
+    Operators that quantization added (rescales) have no entry: they follow from the others.
+    """
+
+    def resolved(layer: LayerPlan, value: str) -> LayerPlan:
+        kind = graph.types[value]
+        if kind.quantization is None:
+            return layer
+        signed = kind.integer.signed
+        return dataclasses.replace(layer, scale=kind.quantization.scale[0], signed=signed)
+
+    return Plan(
+        {name: resolved(layer, name) for name, layer in plan.inputs.items()},
+        {name: resolved(layer, graph.by_name[name].output) for name, layer in plan.layers.items()},
+    )
