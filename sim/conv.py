@@ -15,8 +15,8 @@ from qcompile.ops import Conv
 from qcompile.sim.activation import finish_float
 from qcompile.types import Array, Shape, TensorType
 
-TILE_BYTES = 1 << 20
-"""Size of a tile's patch matrix: about one core's share of the second-level cache."""
+TILE_BYTES = 2 << 20
+"""Size of a tile's patch matrix: large enough for threaded BLAS, small enough for the caches."""
 
 Finish = Callable[[Array], Array]
 """Turns the sums [N, M, rows, ...] of a tile into its outputs; may work in place."""
@@ -60,20 +60,18 @@ def convolve(x: Array, weights: Array, op: Conv, result: Array, finish: Finish) 
     taps = tuple(np.ndindex(*kernel))
     plain = len(taps) == 1 and all(stride == 1 for stride in op.strides)
     row_bytes = len(taps) * x.shape[1] * x.dtype.itemsize * int(np.prod(spatial_out[1:]))
+    buffer = np.empty(0, x.dtype)
     for first, last in row_tiles(spatial_out[0], row_bytes):
         tile_shape = (last - first, *spatial_out[1:])
+        if not plain and buffer.shape[2:] != tile_shape:
+            # one buffer for all tiles: fresh memory would cost a page fault every 4 kB
+            buffer = np.empty((x.shape[1], len(taps), *tile_shape), x.dtype)
         for image in range(x.shape[0]):
-            if plain:
-                patches = padded[image, :, first:last]
-            else:
-                patches = np.empty((x.shape[1], len(taps), *tile_shape), x.dtype)
+            patches = padded[image, :, first:last] if plain else buffer
+            if not plain:
                 for index, tap in enumerate(taps):
-                    patches[:, index] = padded[image][
-                        (
-                            slice(None),
-                            *window(tap, op.strides, op.dilations, first, last, spatial_out),
-                        )
-                    ]
+                    where = window(tap, op.strides, op.dilations, first, last, spatial_out)
+                    buffer[:, index] = padded[image][(slice(None), *where)]
             columns = patches.reshape(groups, channels * len(taps), -1)
             acc = np.matmul(matrix, columns).reshape(1, -1, *tile_shape)
             result[image : image + 1, :, first:last] = finish(acc)
@@ -93,9 +91,8 @@ def _depthwise(padded: Array, weights: Array, op: Conv, result: Array, finish: F
             acc = np.zeros((channels, multiplicity, *tile_shape), padded.dtype)
             product = np.empty_like(acc)
             for index, tap in enumerate(taps):
-                view = padded[image][
-                    (slice(None), *window(tap, op.strides, op.dilations, first, last, spatial_out))
-                ]
+                where = window(tap, op.strides, op.dilations, first, last, spatial_out)
+                view = padded[image][(slice(None), *where)]
                 factor = factors[:, :, index].reshape(
                     channels, multiplicity, *(1,) * len(spatial_out)
                 )
