@@ -43,7 +43,7 @@ class Target(enum.Enum):
     SIM = "sim"
 
 
-class InputKind(enum.Enum):
+class InputChoice(enum.Enum):
     """What the compiled network takes: raw pixels or the original network's float input.
 
     AUTO means pixels where the data given are uint8 (or where there are none), else floats.
@@ -163,7 +163,7 @@ class CompileOptions:
     calib_images: int = 32
     range_method: RangeMethod = RangeMethod.BEST
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    input_kind: InputKind = InputKind.AUTO
+    input_kind: InputChoice = InputChoice.AUTO
     input_scale: tuple[float, ...] = (1 / 255,)
     input_mean: tuple[float, ...] = (0.0,)
     input_std: tuple[float, ...] = (1.0,)
