@@ -75,8 +75,14 @@ class QuantizeActivations:
         return _Annotator(self, *prepared).run()
 
 
-def _narrow_table_inputs(graph: Graph, plan: Plan) -> tuple[Graph, Mapping[str, Format]]:
-    """Puts a Rescale before tables whose input is too wide; returns the format of every value."""
+def _narrow_table_inputs(
+    graph: Graph, plan: Plan
+) -> tuple[Graph, Mapping[str, Format], Mapping[str, str]]:
+    """Puts a Rescale before tables whose input is too wide.
+
+    Returns the graph, the format of every value, and narrowed value -> the value it came from.
+    """
+    narrowed: dict[str, str] = {}
     formats = {name: layer.output for name, layer in plan.inputs.items()}
     formats.update({op.output: plan.layers[op.name].output for op in graph.ops})
     rewriter = Rewriter(graph)
@@ -88,11 +94,12 @@ def _narrow_table_inputs(graph: Graph, plan: Plan) -> tuple[Graph, Mapping[str, 
             continue
         value = rewriter.add_value(f"{op.inputs[0]}.narrow")
         formats[value] = Format(TABLE_BITS, chosen.quantizer)
+        narrowed[value] = op.inputs[0]
         narrow = Rescale(
             name=rewriter.fresh(f"{op.name}/narrow"), inputs=op.inputs, outputs=(value,)
         )
         rewriter.replace(op, narrow, dataclasses.replace(op, inputs=(value,)))
-    return rewriter.finish(), formats
+    return rewriter.finish(), formats, narrowed
 
 
 class _Groups:
@@ -116,11 +123,16 @@ class _Annotator:
     """One run of the pass: groups, scales, then types in topological order."""
 
     def __init__(
-        self, options: QuantizeActivations, graph: Graph, formats: Mapping[str, Format]
+        self,
+        options: QuantizeActivations,
+        graph: Graph,
+        formats: Mapping[str, Format],
+        narrowed: Mapping[str, str],
     ) -> None:
         self.options = options
         self.graph = graph
         self.formats = formats
+        self.narrowed = narrowed
         self.groups = _Groups()
         self.fixed: dict[str, float] = {}
         self.nonnegative = self._find_nonnegative()
@@ -135,9 +147,7 @@ class _Annotator:
         return value in self.formats and not self.formats[value].is_float
 
     def _statistics(self, value: str) -> Statistics | None:
-        """Of the value, or of the one it was split from (`x.narrow` is `x`)."""
-        values = self.options.calibration.values
-        return values.get(value) or values.get(value.removesuffix(".narrow"))
+        return self.options.calibration.values.get(value)
 
     def _find_nonnegative(self) -> frozenset[str]:
         """Values that are never negative, whatever the input."""
@@ -234,6 +244,8 @@ class _Annotator:
         for op in self.graph.ops:
             if not self._is_integer(op.output) or isinstance(op, ArgMax | Threshold):
                 continue
+            if op.output in self.narrowed:
+                continue
             root = self.groups.find(op.output)
             layer = self.options.plan.layers.get(op.name)
             if layer is not None and layer.scale is not None:
@@ -245,6 +257,11 @@ class _Annotator:
         for root, values in members.items():
             if root not in scales:
                 scales[root] = self._group_scale(values)
+        for value, source in self.narrowed.items():
+            # The same range in fewer steps: no calibration of its own.
+            wide, narrow = (self.formats[name].bits for name in (source, value))
+            factor = 2.0 ** (wide - narrow)
+            scales[self.groups.find(value)] = scales[self.groups.find(source)] * factor
         return scales
 
     def _group_scale(self, values: list[str]) -> float:
