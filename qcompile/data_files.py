@@ -1,0 +1,148 @@
+"""Reading arrays and images from files that nobody vouches for: no pickles, sizes checked."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from qcompile.errors import DataError
+from qcompile.types import Array
+
+MAX_ARRAY_BYTES = 1 << 30
+"""A larger array is refused: it is split more easily than waited for."""
+MAX_FOLDER_IMAGES = 100_000
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
+_SCALED_MODES = {"1": "L", "P": "RGB", "LA": "L", "CMYK": "RGB", "YCbCr": "RGB", "PA": "RGB"}
+_PLAIN_MODES = ("L", "RGB", "RGBA")
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """A `.npz` file (or one `.npy` as a nameless entry), read entry by entry."""
+
+    path: Path
+    keys: tuple[str, ...]
+
+    def read(self, key: str) -> Array:
+        """
+        Raises:
+            DataError: the entry is missing, damaged, too large or not made of numbers.
+        """
+        label = f"{self.path.name}:{key}" if key else self.path.name
+        if key not in self.keys:
+            raise DataError(f"{self.path.name}: has no array '{key}'; it has {_listing(self.keys)}")
+        try:
+            if not key:
+                with self.path.open("rb") as stream:
+                    return _read_npy(stream, label)
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{key}.npy") as stream:
+                return _read_npy(stream, label)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise DataError(f"{label}: cannot be read as an array ({error})") from None
+
+
+def open_arrays(path: Path) -> ArrayFile:
+    """
+    Raises:
+        DataError: there is no such file, or it is no `.npz` or `.npy`.
+    """
+    try:
+        if path.suffix == ".npy":
+            with path.open("rb"):
+                return ArrayFile(path, ("",))
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be opened ({reason})") from None
+    except zipfile.BadZipFile:
+        raise DataError(f"{path}: is neither .npz nor .npy; save it with numpy.savez") from None
+    if not names:
+        raise DataError(f"{path}: holds no arrays; save them with numpy.savez")
+    return ArrayFile(path, tuple(name.removesuffix(".npy") for name in names))
+
+
+def _read_npy(stream: IO[bytes], label: str) -> Array:
+    """The array of a `.npy` stream, whose header is believed only after a look at it."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        header = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        header = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise DataError(f"{label}: .npy version {version} is not supported; save it anew")
+    shape, fortran, dtype = header
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise DataError(
+            f"{label}: has elements of type {dtype}; only numbers are read, never pickled objects"
+        )
+    count = 1
+    for size in shape:
+        count *= int(size)
+    total = count * dtype.itemsize
+    if total > MAX_ARRAY_BYTES or any(size < 0 for size in shape):
+        raise DataError(
+            f"{label}: shape {list(shape)} takes {total >> 20} MiB, the limit is "
+            f"{MAX_ARRAY_BYTES >> 20} MiB; split the data"
+        )
+    data = stream.read(total)
+    if len(data) != total:
+        raise DataError(f"{label}: ends after {len(data)} of {total} bytes; the file is damaged")
+    flat = np.frombuffer(data, dtype=dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def read_folder(folder: Path, channels: int) -> Iterator[Array]:
+    """The PNG and TIFF images of a folder, sorted by name, as uint8 [H, W] or [H, W, C].
+
+    A TIFF with several pages gives several images.
+
+    Args:
+        folder: not searched further down.
+        channels: of the network's input; colour images become grey for 1, alpha is dropped for 3.
+
+    Raises:
+        DataError: there are no images, or one is damaged, too large or of more than 8 bits.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise DataError(f"{folder}: holds no .png, .tif or .tiff images")
+    if len(paths) > MAX_FOLDER_IMAGES:
+        raise DataError(f"{folder}: holds more than {MAX_FOLDER_IMAGES} images; use fewer")
+    for path in paths:
+        yield from _read_image(path, channels)
+
+
+def _read_image(path: Path, channels: int) -> Iterator[Array]:
+    from PIL import Image, ImageSequence
+
+    try:
+        with Image.open(path) as image:
+            for page in ImageSequence.Iterator(image):
+                yield np.asarray(_converted(page, path.name, channels))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path.name}: cannot be read as an image ({error})") from None
+
+
+def _converted(page: Any, name: str, channels: int) -> Any:
+    mode = str(page.mode)
+    if mode in _SCALED_MODES:
+        page = page.convert(_SCALED_MODES[mode])
+    elif mode not in _PLAIN_MODES:
+        raise DataError(
+            f"{name}: has pixels of mode {mode}; convert it to 8 bits, or give floats in a .npz"
+        )
+    wanted = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
+    if wanted is not None and page.mode != wanted and wanted != "RGBA":
+        page = page.convert(wanted)
+    return page
+
+
+def _listing(names: tuple[str, ...], most: int = 10) -> str:
+    shown = ", ".join(f"'{name[:60]}'" for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

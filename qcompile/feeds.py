@@ -1,0 +1,89 @@
+"""From raw inputs (uint8 pixels or float32) to what each form of the network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from qcompile.boundary import InputKind, InputSpec
+from qcompile.errors import DataError
+from qcompile.graph import Graph
+from qcompile.options import InputChoice
+from qcompile.types import Array, Shape, per_channel
+
+Feed = Mapping[str, Array]
+"""Input name -> data."""
+
+
+def channel_axis(shape: Shape) -> int:
+    """Where a network input of this shape ([1, ...]) has its channels: axis 1, or the last.
+
+    Images have fewer channels than rows and columns, so the smaller of the two axes is taken.
+    """
+    if len(shape) < 3:
+        return len(shape) - 1
+    return len(shape) - 1 if shape[-1] < shape[1] else 1
+
+
+def channels(shape: Shape) -> int:
+    """Number of channels of a network input of this shape."""
+    return shape[channel_axis(shape)]
+
+
+def choose_input_kind(choice: InputChoice, arrays: Iterable[Array], label: str) -> InputKind:
+    """The compiled network's input kind: what is asked for, or what the data at hand are.
+
+    Raises:
+        DataError: uint8 is asked for but the data are floats.
+    """
+    is_float = any(array.dtype.kind == "f" for array in arrays)
+    if choice is InputChoice.UINT8 and is_float:
+        raise DataError(
+            f"{label}: has floats, which a network with uint8 input cannot take; "
+            f"use --input-kind float32 or give uint8 pixels"
+        )
+    if choice is InputChoice.FLOAT32 or is_float:
+        return InputKind.FLOAT32
+    return InputKind.UINT8
+
+
+def float_feed(feed: Feed, specs: Mapping[str, InputSpec]) -> dict[str, Array]:
+    """Raw inputs as the float network takes them: pixels through (p * scale - mean) / std."""
+    return {name: _as_float(name, data, specs[name]) for name, data in feed.items()}
+
+
+def _as_float(name: str, data: Array, spec: InputSpec) -> Array:
+    if data.dtype != np.uint8:
+        return data.astype(np.float32, copy=False)
+    table = spec.pixel_values().astype(np.float32)
+    if len(table) == 1:
+        return np.asarray(table[0][data])
+    axis = channel_axis(data.shape)
+    if len(table) != data.shape[axis]:
+        raise DataError(
+            f"input '{name}': --input-scale, --input-mean or --input-std has {len(table)} values "
+            f"for {data.shape[axis]} channel(s); give one, or one for each"
+        )
+    rows = per_channel(range(len(table)), "int64", axis, data.ndim)
+    return np.asarray(table[rows, data])
+
+
+def integer_feed(feed: Feed, graph: Graph, specs: Mapping[str, InputSpec]) -> dict[str, Array]:
+    """Raw inputs as the compiled network takes them.
+
+    Raises:
+        DataError: its input is uint8 but the data are floats.
+    """
+    result = {}
+    for name, data in feed.items():
+        if graph.types[name].is_float:
+            result[name] = _as_float(name, data, specs[name])
+        elif data.dtype == np.uint8:
+            result[name] = data
+        else:
+            raise DataError(
+                f"input '{name}': the data are {data.dtype}, the compiled network takes uint8 "
+                f"pixels; compile with --input-kind float32"
+            )
+    return result
