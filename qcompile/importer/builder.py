@@ -1,0 +1,291 @@
+"""The graph under construction: what the converters read from and write to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from qcompile.errors import ModelError
+from qcompile.graph import Graph, Op, Stage, live_ops
+from qcompile.importer.node import Node
+from qcompile.importer.tensors import TensorReader
+from qcompile.ops.reshape import Reshape
+from qcompile.types import FLOAT32, Array, Element, Shape, TensorType
+
+MAX_ELEMENTS = 1 << 31
+"""More elements than any tensor of a sensible network has; hostile shapes end here."""
+
+
+class Builder:
+    """Maps ONNX values to values of the graph, or to known data.
+
+    Every ONNX value that has been reached is either known data (initialisers, shapes, whatever is
+    computed from them) or a computed value of the graph. Names of ONNX values are kept; names for
+    anything new never collide with them.
+    """
+
+    def __init__(
+        self,
+        reserved: set[str],
+        node_names: set[str],
+        readers: Mapping[str, int],
+        reader: TensorReader,
+    ) -> None:
+        """
+        Args:
+            reserved: all value names of the ONNX graph.
+            node_names: all operator names of the ONNX graph.
+            readers: ONNX value -> how many nodes and graph outputs read it.
+            reader: reads tensors that lie in attributes.
+        """
+        self.readers = readers
+        self.reader = reader
+        self.ops: list[Op] = []
+        self.types: dict[str, TensorType] = {}
+        self.constants: dict[str, Array] = {}
+        self._values: dict[str, str] = {}
+        self._data: dict[str, Array] = {}
+        self._pixels: set[str] = set()
+        self._names = set(reserved)
+        self._op_names = set(node_names)
+
+    # Reading
+
+    def knows(self, value: str) -> bool:
+        return value in self._values or value in self._data
+
+    def data(self, value: str | None) -> Array | None:
+        """The data of a value that is known at compile time, else None."""
+        return self._data.get(value) if value is not None else None
+
+    def required(self, node: Node, index: int, what: str) -> Array:
+        """The data of an input that must be known at compile time.
+
+        Raises:
+            UnsupportedError: it is computed at run time.
+        """
+        value = node.input(index)
+        if value is None:
+            node.malformed(f"{what} (input {index}) is missing")
+        data = self.data(value)
+        if data is None:
+            node.refuse(
+                f"{what} '{value}' is computed at run time",
+                "it must be a constant; export with fixed shapes, or run onnxsim",
+            )
+        return data
+
+    def optional(self, node: Node, index: int, what: str) -> Array | None:
+        """Like `required`, None if the input is left out."""
+        return None if node.input(index) is None else self.required(node, index, what)
+
+    def integers(self, node: Node, index: int, what: str) -> tuple[int, ...] | None:
+        """An optional constant input of integers, as a tuple."""
+        data = self.optional(node, index, what)
+        if data is None:
+            return None
+        if data.ndim > 1 or data.dtype.kind not in "iu":
+            node.malformed(
+                f"{what} must be a vector of integers, not {data.dtype}{list(data.shape)}"
+            )
+        return tuple(int(item) for item in data.reshape(-1))
+
+    def scalar(self, node: Node, index: int, what: str) -> float | None:
+        """An optional constant input of one number."""
+        data = self.optional(node, index, what)
+        if data is None:
+            return None
+        if data.size != 1:
+            node.malformed(f"{what} must be one number, not an array of shape {list(data.shape)}")
+        return float(data.reshape(-1)[0])
+
+    def source(self, node: Node, index: int = 0) -> str:
+        """The graph value of an input that is computed at run time, of real numbers.
+
+        Raises:
+            UnsupportedError: it is constant, or holds integers (class indices, raw pixels).
+        """
+        value = self.movable(node, index)
+        if not self.types[value].is_float or value in self._pixels:
+            node.refuse(
+                f"arithmetic on integer values ('{value}')",
+                "cast integer inputs to float first, and let the class map (ArgMax) be the output",
+            )
+        return value
+
+    def movable(self, node: Node, index: int = 0) -> str:
+        """Like `source`, for operators that only move elements: integers may pass."""
+        value = node.input(index)
+        if value is None:
+            node.malformed(f"input {index} is missing")
+        if value in self._data:
+            node.refuse(
+                f"input '{value}' is a constant where a computed value is expected",
+                "fold constants first, for example with onnxsim",
+            )
+        return self._values[value]
+
+    def is_pixels(self, value: str) -> bool:
+        """Whether a graph value stands for integers that the model receives (uint8 images)."""
+        return value in self._pixels
+
+    def shape(self, value: str) -> Shape:
+        """Shape of a graph value."""
+        return self.types[value].shape
+
+    def shape_of(self, node: Node, index: int) -> Shape:
+        """Shape of an input of either sort."""
+        value = node.input(index)
+        if value is None:
+            node.malformed(f"input {index} is missing")
+        data = self._data.get(value)
+        return data.shape if data is not None else self.shape(self._values[value])
+
+    # Writing
+
+    def fresh(self, base: str) -> str:
+        """A new value name made from `base`."""
+        return _unused(base, self._names)
+
+    def part(self, node: Node, role: str) -> tuple[str, str]:
+        """Operator name and value name for an extra operator that `node` needs."""
+        return self.part_name(node, role), self.fresh(f"{node.output}.{role}")
+
+    def part_name(self, node: Node, role: str) -> str:
+        """Operator name for an extra operator that `node` needs."""
+        return _unused(f"{node.name}.{role}", self._op_names)
+
+    def constant(self, node: Node, base: str, data: Array) -> str:
+        """Adds float data as a constant of the graph and returns its name.
+
+        Each use gets its own name, so that passes may change the weights of one operator alone.
+
+        Raises:
+            ModelError: the data holds NaN or infinities (also by the cast to float32).
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = np.ascontiguousarray(data, dtype=np.float32)
+        if not np.isfinite(array).all():
+            count = int(array.size - np.isfinite(array).sum())
+            raise ModelError(
+                f"{node.label()}: constant '{base}' has {count} value(s) that are NaN or infinite; "
+                f"check the training or the export"
+            )
+        if array.size == 0:
+            node.malformed(f"constant '{base}' of shape {list(array.shape)} is empty")
+        name = base if base in self._data and base not in self.constants else self.fresh(base)
+        self.constants[name] = array.reshape(np.shape(data))
+        self.types[name] = TensorType(tuple(np.shape(data)))
+        return name
+
+    def emit(self, op: Op, element: Element = FLOAT32) -> None:
+        """Adds an operator; its output's shape is inferred and checked.
+
+        Raises:
+            ShapeError: the input shapes do not fit.
+            ModelError: the output would be unreasonably large.
+        """
+        shape = op.infer_shape([self.types[value].shape for value in op.inputs])
+        kind = TensorType(shape, element)
+        check_size(kind, op.label())
+        self.ops.append(op)
+        self.types[op.output] = kind
+        self._values.setdefault(op.output, op.output)
+
+    def move(self, op: Op) -> None:
+        """`emit` for an operator that only moves elements: the element type passes through."""
+        self.emit(op, self.types[op.inputs[0]].element)
+        if op.inputs[0] in self._pixels:
+            self._pixels.add(op.output)
+
+    def alias(self, onnx_value: str, value: str) -> None:
+        """An ONNX value is the same as an existing graph value."""
+        self._values[onnx_value] = value
+
+    def know(self, onnx_value: str, data: Array) -> None:
+        """The data of an ONNX value is known."""
+        self._data[onnx_value] = data
+
+    def add_input(self, name: str, kind: TensorType, pixels: bool) -> None:
+        self.types[name] = kind
+        self._values[name] = name
+        if pixels:
+            self._pixels.add(name)
+
+    def add_phantom(self, name: str, shape: Shape) -> None:
+        """A value that an unsupported node would write: later nodes can still be checked."""
+        self.types[name] = TensorType(shape)
+        self._values[name] = name
+
+    def finish(self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Graph:
+        """The graph; its outputs have the names that the ONNX model gives them.
+
+        Raises:
+            ModelError: an output is a constant or an input.
+        """
+        for output in outputs:
+            if output in self._data:
+                raise ModelError(
+                    f"graph output '{output}' is a constant: it does not depend on any input; "
+                    f"remove it from the outputs"
+                )
+            if output in inputs:
+                raise ModelError(
+                    f"graph output '{output}' is also a graph input: there is nothing to compile; "
+                    f"remove it from the outputs"
+                )
+        for output in outputs:
+            value = self._values[output]
+            if value != output:
+                self._name_output(output, value, inputs, outputs)
+        ops = live_ops(self.ops, outputs)
+        used = {value for op in ops for value in (*op.inputs, *op.outputs)}
+        used |= set(inputs) | set(outputs)
+        types = {value: kind for value, kind in self.types.items() if value in used}
+        constants = {value: data for value, data in self.constants.items() if value in used}
+        return Graph(name, Stage.FLOAT, inputs, outputs, ops, types, constants)
+
+    def _name_output(
+        self, output: str, value: str, inputs: tuple[str, ...], outputs: tuple[str, ...]
+    ) -> None:
+        """Makes `output`, an alias of `value`, a value of its own."""
+        if value in inputs or value in outputs:
+            op = _unused(f"{output}.copy", self._op_names)
+            self.move(Reshape(name=op, inputs=(value,), outputs=(output,), shape=self.shape(value)))
+            self._values[output] = output
+            return
+        self.ops = [_renamed(op, value, output) for op in self.ops]
+        self.types[output] = self.types.pop(value)
+        for onnx_value, target in self._values.items():
+            if target == value:
+                self._values[onnx_value] = output
+
+
+def check_size(kind: TensorType, where: str) -> None:
+    """Raises ModelError if a tensor has more than `MAX_ELEMENTS` elements."""
+    if kind.size > MAX_ELEMENTS:
+        raise ModelError(
+            f"{where}: a tensor of shape {list(kind.shape)} has {kind.size} elements, the limit is "
+            f"{MAX_ELEMENTS}; check --input-shape and the model's shapes"
+        )
+
+
+def _unused(base: str, names: set[str]) -> str:
+    name, count = base, 1
+    while name in names:
+        count += 1
+        name = f"{base}.{count}"
+    names.add(name)
+    return name
+
+
+def _renamed(op: Op, old: str, new: str) -> Op:
+    if old not in op.inputs and old not in op.outputs:
+        return op
+    return dataclasses.replace(
+        op,
+        inputs=tuple(new if value == old else value for value in op.inputs),
+        outputs=tuple(new if value == old else value for value in op.outputs),
+    )

@@ -1,0 +1,158 @@
+"""Add, Sub, Mul, Div, Sum and Pow: of computed tensors, or with constants.
+
+A constant of one number, or of one number a channel, makes an `Affine`; any other constant stays an
+operand of `Add` or `Mul`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcompile.importer.builder import Builder
+from qcompile.importer.node import Node
+from qcompile.importer.operators.norm import emit_affine
+from qcompile.ops.add import Add
+from qcompile.ops.div import Div
+from qcompile.ops.mul import Mul
+from qcompile.types import Array, Shape
+
+
+class Side(enum.Enum):
+    """Where the constant of a binary operator stands."""
+
+    LEFT = enum.auto()
+    RIGHT = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """A binary operator with one constant: the computed value, the constant, and its name."""
+
+    x: str
+    constant: Array
+    name: str
+    side: Side
+
+
+def convert_add(node: Node, builder: Builder) -> None:
+    mixed = _mixed(node, builder)
+    if mixed is None:
+        _emit_add(node, builder, _both(node, builder), (1, 1))
+        return
+    vector = _vector(mixed.constant, builder.shape(mixed.x))
+    if vector is not None:
+        emit_affine(node, builder, mixed.x, np.ones_like(vector), vector)
+        return
+    other = builder.constant(node, mixed.name, mixed.constant)
+    _emit_add(node, builder, (mixed.x, other), (1, 1))
+
+
+def convert_sub(node: Node, builder: Builder) -> None:
+    mixed = _mixed(node, builder)
+    if mixed is None:
+        _emit_add(node, builder, _both(node, builder), (1, -1))
+        return
+    vector = _vector(mixed.constant, builder.shape(mixed.x))
+    left = mixed.side is Side.LEFT
+    if vector is not None:
+        ones = np.ones_like(vector)
+        emit_affine(node, builder, mixed.x, -ones if left else ones, vector if left else -vector)
+        return
+    other = builder.constant(node, mixed.name, mixed.constant)
+    _emit_add(node, builder, (other, mixed.x) if left else (mixed.x, other), (1, -1))
+
+
+def convert_mul(node: Node, builder: Builder) -> None:
+    mixed = _mixed(node, builder)
+    if mixed is None:
+        builder.emit(Mul(name=node.name, inputs=_both(node, builder), outputs=(node.output,)))
+        return
+    _scale(node, builder, mixed)
+
+
+def convert_div(node: Node, builder: Builder) -> None:
+    """Division by a constant is a product with its reciprocal."""
+    mixed = _mixed(node, builder)
+    if mixed is None:
+        builder.emit(Div(name=node.name, inputs=_both(node, builder), outputs=(node.output,)))
+        return
+    if mixed.side is Side.LEFT:
+        node.refuse(
+            "a constant divided by a computed tensor",
+            "only computed / constant and computed / computed are supported",
+        )
+    if (mixed.constant == 0).any():
+        node.malformed("a division by the constant 0")
+    reciprocal = 1.0 / mixed.constant.astype(np.float64)
+    _scale(node, builder, Mixed(mixed.x, reciprocal, f"{node.output}.reciprocal", mixed.side))
+
+
+def convert_sum(node: Node, builder: Builder) -> None:
+    """Sum of any number of computed tensors, added one after the other."""
+    values = [builder.source(node, index) for index in range(len(node.inputs))]
+    if len(values) == 1:
+        builder.alias(node.output, values[0])
+        return
+    total = values[0]
+    for value in values[1:-1]:
+        name, partial = builder.part(node, "partial")
+        builder.emit(Add(name=name, inputs=(total, value), outputs=(partial,)))
+        total = partial
+    _emit_add(node, builder, (total, values[-1]), (1, 1))
+
+
+def convert_pow(node: Node, builder: Builder) -> None:
+    """Pow with the exponent 1 or 2."""
+    x = builder.source(node)
+    exponent = builder.required(node, 1, "exponent")
+    if exponent.size != 1 or exponent.ndim > len(builder.shape(x)) or exponent.item() not in (1, 2):
+        node.refuse("an exponent other than 1 or 2", "use Mul, or fold the norm it belongs to")
+    if exponent.item() == 1:
+        builder.alias(node.output, x)
+        return
+    builder.emit(Mul(name=node.name, inputs=(x, x), outputs=(node.output,)))
+
+
+def _mixed(node: Node, builder: Builder) -> Mixed | None:
+    """The constant and the computed operand; None if both are computed."""
+    left, right = builder.data(node.input(0)), builder.data(node.input(1))
+    if left is None and right is None:
+        return None
+    if right is not None:
+        return Mixed(builder.source(node, 0), right, node.inputs[1], Side.RIGHT)
+    assert left is not None
+    return Mixed(builder.source(node, 1), left, node.inputs[0], Side.LEFT)
+
+
+def _both(node: Node, builder: Builder) -> tuple[str, str]:
+    return builder.source(node, 0), builder.source(node, 1)
+
+
+def _vector(constant: Array, shape: Shape) -> Array | None:
+    """The constant as one number a channel (axis 1) of `shape`, in double; None if it is not that."""
+    if len(shape) < 2 or constant.ndim > len(shape):
+        return None
+    aligned = constant.reshape((1,) * (len(shape) - constant.ndim) + constant.shape)
+    if any(size != 1 for axis, size in enumerate(aligned.shape) if axis != 1):
+        return None
+    if aligned.shape[1] not in (1, shape[1]):
+        return None
+    return np.broadcast_to(aligned.reshape(-1).astype(np.float64), (shape[1],)).copy()
+
+
+def _scale(node: Node, builder: Builder, mixed: Mixed) -> None:
+    vector = _vector(mixed.constant, builder.shape(mixed.x))
+    if vector is not None:
+        emit_affine(node, builder, mixed.x, vector, np.zeros_like(vector))
+        return
+    other = builder.constant(node, mixed.name, mixed.constant)
+    builder.emit(Mul(name=node.name, inputs=(mixed.x, other), outputs=(node.output,)))
+
+
+def _emit_add(
+    node: Node, builder: Builder, inputs: tuple[str, str], weights: tuple[int, int]
+) -> None:
+    builder.emit(Add(name=node.name, inputs=inputs, outputs=(node.output,), weights=weights))

@@ -1,0 +1,161 @@
+"""Gemm and MatMul with one constant matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qcompile.importer.builder import Builder
+from qcompile.importer.node import Node
+from qcompile.ops.activation import Activation
+from qcompile.ops.add import Add
+from qcompile.ops.matmul import MatMul
+from qcompile.ops.rescale import Rescale
+from qcompile.ops.reshape import Reshape
+from qcompile.ops.transpose import Transpose
+from qcompile.types import Array
+
+BOTH = "both factors are computed at run time"
+BOTH_ADVICE = "one factor must be a constant (attention layers are not supported)"
+
+
+def convert_matmul(node: Node, builder: Builder) -> None:
+    """MatMul: x @ W, or W @ x by transposing both sides."""
+    left, right = builder.data(node.input(0)), builder.data(node.input(1))
+    if right is not None:
+        x = builder.source(node, 0)
+        if right.ndim == 1:
+            _vector_product(node, builder, x, right)
+        else:
+            matrix = _matrix(node, right, len(builder.shape(x)))
+            _emit(node, builder, x, matrix, node.inputs[1], None, node.output)
+        return
+    x = builder.source(node, 1)
+    if left is None:
+        node.refuse(BOTH, BOTH_ADVICE)
+    rank = len(builder.shape(x))
+    if left.ndim < 2 or rank < 2:
+        node.refuse("a vector times a tensor", "write it as a product of matrices")
+    matrix = _matrix(node, left, rank)
+    swapped = _swap(node, builder, x, "transposed")
+    _, product = builder.part(node, "product")
+    _emit(node, builder, swapped, matrix.T, node.inputs[0], None, product, "product")
+    _swap_into(node, builder, product, node.name, node.output)
+
+
+def convert_gemm(node: Node, builder: Builder) -> None:
+    """Gemm: alpha * A' @ B' + beta * C, exactly one of A and B constant."""
+    alpha, beta = node.real("alpha", 1.0), node.real("beta", 1.0)
+    trans_a, trans_b = node.flag("transA"), node.flag("transB")
+    left, right = builder.data(node.input(0)), builder.data(node.input(1))
+    if right is not None:
+        x, matrix, name = builder.source(node, 0), right, node.inputs[1]
+        transposed, trans_matrix = trans_a, trans_b
+    else:
+        x = builder.source(node, 1)
+        if left is None:
+            node.refuse(BOTH, BOTH_ADVICE)
+        # (A' B')^T = B'^T A'^T: the computed factor comes first, the result is transposed back
+        matrix, name = left, node.inputs[0]
+        transposed, trans_matrix = not trans_b, not trans_a
+    if matrix.ndim != 2 or len(builder.shape(x)) != 2:
+        node.malformed(
+            f"factors of shapes {list(builder.shape(x))} and {list(matrix.shape)} are no matrices"
+        )
+    if trans_matrix:
+        matrix = matrix.T
+    if alpha != 1.0:
+        matrix = matrix.astype(np.float64) * alpha
+    if transposed:
+        x = _swap(node, builder, x, "transposed")
+    addend = node.input(2) if beta != 0.0 else None
+    constant = builder.data(addend)
+    flipped = right is None
+    if constant is not None and beta != 1.0:
+        constant = constant.astype(np.float64) * beta
+    bias = None
+    if constant is not None and not flipped and constant.size in (1, matrix.shape[1]):
+        row = constant.ndim < 2 or constant.shape[-1] == matrix.shape[1] or constant.size == 1
+        if row and constant.ndim <= 2:
+            bias = np.broadcast_to(constant.reshape(-1), (matrix.shape[1],))
+    done = (addend is None or bias is not None) and not flipped
+    if done:
+        _emit(node, builder, x, matrix, name, bias, node.output)
+        return
+    _, value = builder.part(node, "product")
+    _emit(node, builder, x, matrix, name, bias, value, "product")
+    if flipped:
+        part, swapped = builder.part(node, "back")
+        last = addend is None
+        _swap_into(
+            node, builder, value, node.name if last else part, node.output if last else swapped
+        )
+        if last:
+            return
+        value = swapped
+    if constant is not None and addend is not None:
+        other = builder.constant(node, addend, constant)
+    else:
+        other = builder.source(node, 2)
+        if beta != 1.0:
+            part, scaled = builder.part(node, "beta")
+            builder.emit(
+                Rescale(
+                    name=part,
+                    inputs=(other,),
+                    outputs=(scaled,),
+                    activation=Activation(gain=(beta,)),
+                )
+            )
+            other = scaled
+    builder.emit(Add(name=node.name, inputs=(value, other), outputs=(node.output,)))
+
+
+def _emit(
+    node: Node,
+    builder: Builder,
+    x: str,
+    matrix: Array,
+    matrix_name: str,
+    bias: Array | None,
+    output: str,
+    role: str = "",
+) -> None:
+    """One MatMul; a `role` names it as a part of the node instead of the node itself."""
+    inputs = [x, builder.constant(node, matrix_name, matrix)]
+    if bias is not None:
+        inputs.append(builder.constant(node, node.inputs[2], bias))
+    name = builder.part_name(node, role) if role else node.name
+    builder.emit(MatMul(name=name, inputs=tuple(inputs), outputs=(output,)))
+
+
+def _matrix(node: Node, data: Array, rank: int) -> Array:
+    """The last two axes of a constant whose other axes are 1."""
+    if data.ndim > max(2, rank) or any(size != 1 for size in data.shape[:-2]):
+        node.refuse(
+            f"a batch of matrices of shape {list(data.shape)}", "use one matrix for the whole input"
+        )
+    return data.reshape(data.shape[-2:])
+
+
+def _vector_product(node: Node, builder: Builder, x: str, vector: Array) -> None:
+    """x @ vector: a matrix of one column, whose axis is dropped afterwards."""
+    shape = builder.shape(x)
+    if len(shape) < 2:
+        node.refuse("the product of two vectors", "keep the batch axis of the input")
+    _, product = builder.part(node, "product")
+    _emit(node, builder, x, vector.reshape(-1, 1), node.inputs[1], None, product, "product")
+    builder.emit(
+        Reshape(name=node.name, inputs=(product,), outputs=(node.output,), shape=shape[:-1])
+    )
+
+
+def _swap(node: Node, builder: Builder, x: str, role: str) -> str:
+    name, value = builder.part(node, role)
+    _swap_into(node, builder, x, name, value)
+    return value
+
+
+def _swap_into(node: Node, builder: Builder, x: str, name: str, output: str) -> None:
+    rank = len(builder.shape(x))
+    permutation = (*range(rank - 2), rank - 1, rank - 2)
+    builder.emit(Transpose(name=name, inputs=(x,), outputs=(output,), permutation=permutation))

@@ -1,0 +1,80 @@
+"""An ONNX file to a protobuf message: size limits, opset and structure, before anything is built."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from qcompile.errors import ModelError
+
+MAX_FILE_BYTES = (1 << 31) - 1
+"""Protobuf itself allows no more."""
+
+MIN_OPSET = 9
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Parses the file; external data is not touched.
+
+    Raises:
+        ModelError: no such file, too large, empty, truncated or not an ONNX model.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelError(f"model '{path.name}' is not a regular file; give an .onnx file")
+        if status.st_size == 0:
+            raise ModelError(f"model '{path.name}' is empty; export it again")
+        if status.st_size > MAX_FILE_BYTES:
+            raise ModelError(
+                f"model '{path.name}' has {status.st_size} bytes, the limit is {MAX_FILE_BYTES}; "
+                f"save its weights as external data"
+            )
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelError(f"model '{path.name}' cannot be read: {reason}") from None
+    return parse_model(content, path.name)
+
+
+def parse_model(content: bytes, name: str) -> onnx.ModelProto:
+    """Parses the bytes of an ONNX file called `name`."""
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except (DecodeError, UnicodeDecodeError, ValueError) as error:
+        detail = str(error).strip() or type(error).__name__
+        raise ModelError(
+            f"model '{name}' is not a readable ONNX file ({detail}); it is truncated or of another "
+            f"format, export it again"
+        ) from None
+    if not model.HasField("graph") or (not model.graph.node and not model.graph.output):
+        raise ModelError(
+            f"model '{name}' holds no graph; it is truncated or of another format, export it again"
+        )
+    return model
+
+
+def opset_version(model: onnx.ModelProto) -> int:
+    """The version of the default operator set.
+
+    Raises:
+        ModelError: it is not stated, too old, or newer than the installed onnx.
+    """
+    versions = {item.version for item in model.opset_import if item.domain in ("", "ai.onnx")}
+    newest = onnx.defs.onnx_opset_version()
+    if len(versions) != 1:
+        raise ModelError(
+            f"the model states {len(versions)} versions of the default operator set instead of one; "
+            f"export it again with an opset of {MIN_OPSET} to {newest}"
+        )
+    version = versions.pop()
+    if not MIN_OPSET <= version <= newest:
+        raise ModelError(
+            f"the model has opset {version}, supported are {MIN_OPSET} to {newest}; "
+            f"export it again or convert it with onnx.version_converter"
+        )
+    return int(version)

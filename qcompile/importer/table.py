@@ -1,0 +1,86 @@
+"""Every ONNX operator the importer converts; constants are folded before this table is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from qcompile.importer.builder import Builder
+from qcompile.importer.node import Node
+from qcompile.importer.operators import (
+    activations,
+    arithmetic,
+    conv,
+    conv_transpose,
+    layout,
+    matmul,
+    norm,
+    pad,
+    pointwise,
+    pool,
+    reduce,
+    resize,
+    slice,
+    values,
+)
+
+Converter = Callable[[Node, Builder], None]
+"""Adds the operators of one node, or says what its output is; raises what `Node.refuse` raises."""
+
+CONVERTERS: Mapping[str, Converter] = {
+    "Add": arithmetic.convert_add,
+    "ArgMax": reduce.convert_arg_max,
+    "AveragePool": pool.convert_average_pool,
+    "BatchNormalization": norm.convert_batch_normalization,
+    "Cast": values.convert_cast,
+    "Clip": activations.convert_clip,
+    "Concat": layout.convert_concat,
+    "Constant": values.convert_constant,
+    "Conv": conv.convert_conv,
+    "ConvTranspose": conv_transpose.convert_conv_transpose,
+    "DepthToSpace": layout.convert_depth_to_space,
+    "Div": arithmetic.convert_div,
+    "Dropout": layout.convert_dropout,
+    "Elu": pointwise.convert_elu,
+    "Exp": pointwise.convert_exp,
+    "Expand": layout.convert_expand,
+    "Flatten": layout.convert_flatten,
+    "Gather": slice.convert_gather,
+    "Gemm": matmul.convert_gemm,
+    "GlobalAveragePool": pool.convert_global_average_pool,
+    "GlobalMaxPool": pool.convert_global_max_pool,
+    "GroupNormalization": norm.convert_group_normalization,
+    "HardSigmoid": pointwise.convert_hard_sigmoid,
+    "HardSwish": pointwise.convert_hard_swish,
+    "Identity": layout.convert_identity,
+    "InstanceNormalization": norm.convert_instance_normalization,
+    "LeakyRelu": activations.convert_leaky_relu,
+    "MatMul": matmul.convert_matmul,
+    "Max": activations.convert_maximum,
+    "MaxPool": pool.convert_max_pool,
+    "Min": activations.convert_minimum,
+    "Mul": arithmetic.convert_mul,
+    "Neg": activations.convert_neg,
+    "PRelu": activations.convert_prelu,
+    "Pad": pad.convert_pad,
+    "Pow": arithmetic.convert_pow,
+    "ReduceMean": reduce.convert_reduce_mean,
+    "Relu": activations.convert_relu,
+    "Reshape": layout.convert_reshape,
+    "Resize": resize.convert_resize,
+    "Shape": values.convert_shape,
+    "Sigmoid": pointwise.convert_sigmoid,
+    "Size": values.convert_size,
+    "Slice": slice.convert_slice,
+    "Softmax": reduce.convert_softmax,
+    "Softplus": pointwise.convert_softplus,
+    "SpaceToDepth": layout.convert_space_to_depth,
+    "Split": slice.convert_split,
+    "Squeeze": layout.convert_squeeze,
+    "Sub": arithmetic.convert_sub,
+    "Sum": arithmetic.convert_sum,
+    "Swish": pointwise.convert_swish,
+    "Tanh": pointwise.convert_tanh,
+    "Transpose": layout.convert_transpose,
+    "Unsqueeze": layout.convert_unsqueeze,
+    "Upsample": resize.convert_upsample,
+}
