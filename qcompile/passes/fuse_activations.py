@@ -44,7 +44,7 @@ def _fuse_one(graph: Graph) -> Graph | None:
         producer = graph.producers.get(op.inputs[0])
         if not isinstance(producer, SumOp) or graph.only_consumer(producer.output) is not op:
             continue
-        function = _function(graph, op)
+        function = function_of(graph, op)
         fused = None if function is None else compose(producer.activation, function)
         axis = producer.channel_axis(graph.types[producer.output].rank)
         if fused is None or (axis != 1 and not _is_scalar(fused)):
@@ -58,7 +58,7 @@ def _fuse_one(graph: Graph) -> Graph | None:
     return None
 
 
-def _function(graph: Graph, op: Rescale | Affine) -> Activation | None:
+def function_of(graph: Graph, op: Rescale | Affine) -> Activation | None:
     """What `op` does to its input, as one activation."""
     if isinstance(op, Rescale):
         return op.activation
