@@ -1,0 +1,47 @@
+"""Every operator exists in every place where it must; names what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qcompile.graph import Op
+from qcompile.ops import OPERATORS, POINTWISE, Dequantize, Quantize
+from qcompile.sim.table import KERNELS
+from tests.op_cases import CASES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+NO_INTEGER_KERNEL = (*POINTWISE, Dequantize)
+"""Functions become a `Lookup`; Dequantize makes floats."""
+
+NO_FLOAT_KERNEL = (Quantize,)
+
+
+def stem(operator: type[Op]) -> str:
+    """`conv_transpose` for `ConvTranspose`: the name of its file in every folder."""
+    return operator.__module__.rsplit(".", 1)[1]
+
+
+def test_every_operator_file_is_listed() -> None:
+    shared = {"__init__", "activation", "geometry", "pointwise", "sum_op"}
+    files = {path.stem for path in (ROOT / "qcompile" / "ops").glob("*.py")} - shared
+    assert files == {stem(operator) for operator in OPERATORS}
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=stem)
+def test_the_simulator_has_it(operator: type[Op]) -> None:
+    # A function of one tensor is the operator's own `function`; one kernel serves all of them.
+    name = "pointwise" if operator in POINTWISE else stem(operator)
+    assert (ROOT / "sim" / f"{name}.py").is_file()
+    assert operator in KERNELS, f"sim/table.py has no row for {operator.__name__}"
+    kernel = KERNELS[operator]
+    assert (kernel.integer is None) == (operator in NO_INTEGER_KERNEL), "integer kernel"
+    assert (kernel.float_ is None) == (operator in NO_FLOAT_KERNEL), "float kernel"
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=stem)
+def test_it_has_cases(operator: type[Op]) -> None:
+    assert (ROOT / "tests" / "op_cases" / f"{stem(operator)}.py").is_file()
+    assert stem(operator) in CASES, "not in the list of tests/op_cases/__init__.py"
