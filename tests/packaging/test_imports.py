@@ -14,11 +14,11 @@ PACKAGE = ROOT / "qcompile"
 LAYERS = (
     {"errors", "types", "numerics"},
     {"graph"},
-    {"ops", "plan"},
+    {"ops", "plan", "boundary", "options"},
     {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
     | {"printer", "verifier", "verify_integer"},
     {"backends"},
-    {"config", "data", "evaluate", "options", "pipeline", "report"},
+    {"config", "data", "data_files", "evaluate", "feeds", "pipeline", "report"},
     {"cli"},
 )
 """From the ground up: a module imports from its own layer and from those before it."""
