@@ -6,12 +6,20 @@ from collections.abc import Sequence
 
 from qcompile.ops import Add
 from qcompile.sim.activation import finish_float
+from qcompile.sim.epilogue import finish_integer, integer_dtype
 from qcompile.types import Array, TensorType
 
 
 def run_float(op: Add, inputs: Sequence[Array], output: TensorType) -> Array:
     """The real weighted sum."""
     return finish_float(op, accumulate(inputs[0], inputs[1], op))
+
+
+def run_integer(op: Add, inputs: Sequence[Array], output: TensorType) -> Array:
+    """Integer weights."""
+    dtype = integer_dtype(op)
+    acc = accumulate(inputs[0].astype(dtype), inputs[1].astype(dtype), op)
+    return finish_integer(op, acc, output)
 
 
 def accumulate(a: Array, b: Array, op: Add) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from qcompile.ops import AveragePool
 from qcompile.sim.activation import finish_float
 from qcompile.sim.conv import pad_spatial, window
+from qcompile.sim.epilogue import finish_integer, integer_dtype
 from qcompile.sim.max_pool import overhang
 from qcompile.types import Array, Shape, TensorType
 
@@ -19,6 +20,17 @@ def run_float(op: AveragePool, inputs: Sequence[Array], output: TensorType) -> A
     acc = window_sums(x, op, output.shape)
     acc /= divisor_grid(op, x.shape, output.shape, x.dtype)
     return finish_float(op, acc)
+
+
+def run_integer(op: AveragePool, inputs: Sequence[Array], output: TensorType) -> Array:
+    """Sums brought to the common divisor of all windows."""
+    dtype = integer_dtype(op)
+    x = inputs[0]
+    acc = window_sums(x.astype(dtype), op, output.shape)
+    common = op.common_divisor(x.shape[2:], output.shape[2:])
+    grid = divisor_grid(op, x.shape, output.shape, np.dtype(np.int64))
+    acc *= (common // grid).astype(dtype)
+    return finish_integer(op, acc, output)
 
 
 def window_sums(x: Array, op: AveragePool, shape: Shape) -> Array:

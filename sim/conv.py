@@ -13,6 +13,7 @@ import numpy as np
 
 from qcompile.ops import Conv
 from qcompile.sim.activation import finish_float
+from qcompile.sim.epilogue import finisher, matrix_dtype
 from qcompile.types import Array, Shape, TensorType
 
 TILE_BYTES = 2 << 20
@@ -28,6 +29,15 @@ def run_float(op: Conv, inputs: Sequence[Array], output: TensorType) -> Array:
     bias = inputs[2] if len(inputs) > 2 else None
     result = np.empty(output.shape, x.dtype)
     convolve(x, weights, op, result, lambda acc: finish_float(op, acc, bias))
+    return result
+
+
+def run_integer(op: Conv, inputs: Sequence[Array], output: TensorType) -> Array:
+    """Exact sums, each tile finished while it is in the cache."""
+    dtype = matrix_dtype(op)
+    result = np.empty(output.shape, output.integer.storage)
+    x, weights = (data.astype(dtype) for data in inputs)
+    convolve(x, weights, op, result, finisher(op, output))
     return result
 
 

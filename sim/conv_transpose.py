@@ -9,6 +9,7 @@ import numpy as np
 from qcompile.ops import ConvTranspose
 from qcompile.sim.activation import finish_float
 from qcompile.sim.conv import pad_spatial
+from qcompile.sim.epilogue import finish_integer, matrix_dtype
 from qcompile.types import Array, TensorType
 
 
@@ -16,6 +17,14 @@ def run_float(op: ConvTranspose, inputs: Sequence[Array], output: TensorType) ->
     """The real transposed convolution."""
     bias = inputs[2] if len(inputs) > 2 else None
     return finish_float(op, accumulate(inputs[0], inputs[1], op), bias)
+
+
+def run_integer(op: ConvTranspose, inputs: Sequence[Array], output: TensorType) -> Array:
+    """Exact sums."""
+    dtype = matrix_dtype(op)
+    return finish_integer(
+        op, accumulate(inputs[0].astype(dtype), inputs[1].astype(dtype), op), output
+    )
 
 
 def accumulate(x: Array, weights: Array, op: ConvTranspose) -> Array:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from qcompile.errors import GraphError
 from qcompile.ops import GroupNorm
 from qcompile.sim.activation import finish_float
-from qcompile.types import Array, TensorType
+from qcompile.sim.epilogue import INT64, finish_integer, sum_range
+from qcompile.types import Array, Range, TensorType
 
 
 def run_float(op: GroupNorm, inputs: Sequence[Array], output: TensorType) -> Array:
@@ -27,3 +30,40 @@ def run_float(op: GroupNorm, inputs: Sequence[Array], output: TensorType) -> Arr
     spread = (images, channels, *(1,) * (x.ndim - 2))
     result = (centred.reshape(x.shape) * gain.reshape(spread)).astype(x.dtype)
     return finish_float(op, result, inputs[2] if len(inputs) > 2 else None)
+
+
+def run_integer(op: GroupNorm, inputs: Sequence[Array], output: TensorType) -> Array:
+    """The formula of `NormWidths`: statistics of a group in Python integers, elements in int64.
+
+    Raises:
+        GraphError: an intermediate value needs more than 64 bits.
+    """
+    sum_range(op)
+    widths = op.widths
+    if widths is None:
+        raise GraphError(f"{op.label()}: has no integer widths; lower the graph first")
+    x = inputs[0]
+    acc = x.reshape(x.shape[0] * op.groups, -1).astype(np.int64)
+    count = acc.shape[1]
+    for row in acc:
+        low, high = int(row.min()), int(row.max())
+        if not INT64.contains(Range(0, count * max(low * low, high * high, 1))):
+            raise GraphError(f"{op.label()}: the sum of {count} squares exceeds 64 bits")
+        first = int(row.sum())
+        second = int(np.dot(row, row))
+        variance = count * second - first * first
+        root = math.isqrt((variance << (2 * widths.root_bits)) + widths.epsilon)
+        if root == 0:
+            raise GraphError(f"{op.label()}: the integer epsilon is 0 and a group is constant")
+        inverse = (1 << widths.inverse_bits) // root
+        largest = max(abs(count * low - first), abs(count * high - first))
+        if not INT64.contains(Range(0, max(largest * inverse, inverse))):
+            raise GraphError(
+                f"{op.label()}: products reach {largest * inverse}, beyond 64 bits; "
+                f"use fewer activation bits"
+            )
+        row *= count
+        row -= first
+        row *= inverse
+        row >>= widths.drop_bits
+    return finish_integer(op, acc.reshape(x.shape), output)

@@ -8,6 +8,7 @@ import numpy as np
 
 from qcompile.ops import LinearResize
 from qcompile.sim.activation import finish_float
+from qcompile.sim.epilogue import finish_integer, integer_dtype
 from qcompile.types import Array, TensorType
 
 
@@ -17,6 +18,13 @@ def run_float(op: LinearResize, inputs: Sequence[Array], output: TensorType) -> 
         tuple((1.0 - float(weight), float(weight)) for weight in taps.weights) for taps in op.taps
     ]
     return finish_float(op, accumulate(inputs[0], op, weights))
+
+
+def run_integer(op: LinearResize, inputs: Sequence[Array], output: TensorType) -> Array:
+    """Integer weights; the sum of an axis never exceeds the sum over all axes."""
+    weights = [taps.integer_weights() for taps in op.taps]
+    acc = accumulate(inputs[0].astype(integer_dtype(op)), op, weights)
+    return finish_integer(op, acc, output)
 
 
 def accumulate(
