@@ -1,0 +1,262 @@
+"""The report of one compilation: `report.json`, whose schema docs/report.md describes.
+
+Nothing in it depends on when or where the compiler ran, so equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qcompile.config import options_table
+from qcompile.evaluate import Evaluation
+from qcompile.graph import Graph
+from qcompile.options import CompileOptions
+from qcompile.report.layers import LayerRow
+from qcompile.report.metrics import ClassScore
+
+SCHEMA = "qcompile-report"
+SCHEMA_VERSION = 1
+NOT_ASSURED = (
+    "accuracy was not assured: no --calib was given, so the ranges of activations come from "
+    "generated inputs"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the network. Dice is the mean over classes of the mean over images; None unmeasured.
+
+    Attributes:
+        weight_bytes_nominal: constants at their nominal width, tables apart.
+        weight_bytes_emitted: all `const` data of the emitted program; None if there is none.
+        fp32_bytes: the parameters as float32.
+        arena_bytes: working memory of the emitted program.
+    """
+
+    parameters: int
+    macs: int
+    bops: int
+    fp32_bytes: int
+    weight_bytes_nominal: int
+    weight_bytes_emitted: int | None
+    arena_bytes: int | None
+    dice_float: float | None
+    dice_quantized: float | None
+
+    @property
+    def ratio_nominal(self) -> float | None:
+        return _ratio(self.fp32_bytes, self.weight_bytes_nominal)
+
+    @property
+    def ratio_emitted(self) -> float | None:
+        return _ratio(self.fp32_bytes, self.weight_bytes_emitted)
+
+    @property
+    def dice_difference(self) -> float | None:
+        """Quantised minus float: negative where compilation costs Dice."""
+        if self.dice_float is None or self.dice_quantized is None:
+            return None
+        return self.dice_quantized - self.dice_float
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One input or output of the compiled network."""
+
+    name: str
+    shape: tuple[int, ...]
+    element: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is said about one compilation.
+
+    Attributes:
+        version: of qcompile.
+        model: base name of the ONNX file.
+        sha256: of the ONNX file.
+        options: as in the plan, plain values.
+        calibration: what ranges were found on: 'data', 'generated' or 'plan'.
+        calibration_images: how many network inputs that were.
+        verified: whether C and simulator agreed; None if not asked for.
+        evaluation: Dice in detail, None without --data.
+        details: further facts, e.g. the largest difference in a float island.
+    """
+
+    version: str
+    model: str
+    sha256: str
+    inputs: tuple[Interface, ...]
+    outputs: tuple[Interface, ...]
+    options: Mapping[str, Any]
+    calibration: str
+    calibration_images: int
+    totals: Totals
+    layers: tuple[LayerRow, ...]
+    evaluation: Evaluation | None = None
+    verified: bool | None = None
+    warnings: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The text of `report.json`."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, in the order of the schema."""
+        return {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "qcompile": self.version,
+            "model": {
+                "name": self.model,
+                "sha256": self.sha256,
+                "inputs": [_interface(item) for item in self.inputs],
+                "outputs": [_interface(item) for item in self.outputs],
+            },
+            "options": dict(self.options),
+            "calibration": {"source": self.calibration, "images": self.calibration_images},
+            "verified": self.verified,
+            "warnings": list(self.warnings),
+            "totals": _totals(self.totals),
+            "dice": None if self.evaluation is None else _dice(self.evaluation),
+            "layers": [_layer(row) for row in self.layers],
+            "details": dict(self.details),
+        }
+
+
+def build_report(
+    *,
+    version: str,
+    model: str,
+    sha256: str,
+    options: CompileOptions,
+    float_graph: Graph,
+    integer_graph: Graph,
+    layers: tuple[LayerRow, ...],
+    calibration: str,
+    calibration_images: int,
+    weight_bytes_emitted: int | None = None,
+    arena_bytes: int | None = None,
+    evaluation: Evaluation | None = None,
+    verified: bool | None = None,
+    warnings: tuple[str, ...] = (),
+    details: Mapping[str, Any] | None = None,
+) -> Report:
+    """Puts the totals together; arguments as the attributes of `Report` and `Totals`."""
+    parameters = sum(int(data.size) for data in float_graph.constants.values())
+    totals = Totals(
+        parameters=parameters,
+        macs=sum(row.macs for row in layers),
+        bops=sum(row.bops for row in layers),
+        fp32_bytes=4 * parameters,
+        weight_bytes_nominal=sum(row.weight_bytes for row in layers),
+        weight_bytes_emitted=weight_bytes_emitted,
+        arena_bytes=arena_bytes,
+        dice_float=None if evaluation is None else round(evaluation.dice_float, 6),
+        dice_quantized=None if evaluation is None else round(evaluation.dice_quantized, 6),
+    )
+    if calibration == "generated" and NOT_ASSURED not in warnings:
+        warnings = (NOT_ASSURED, *warnings)
+    return Report(
+        version=version,
+        model=model,
+        sha256=sha256,
+        inputs=_interfaces(integer_graph, integer_graph.inputs),
+        outputs=_interfaces(integer_graph, integer_graph.outputs),
+        options=options_table(options),
+        calibration=calibration,
+        calibration_images=calibration_images,
+        totals=totals,
+        layers=layers,
+        evaluation=evaluation,
+        verified=verified,
+        warnings=warnings,
+        details=dict(details or {}),
+    )
+
+
+def _interfaces(graph: Graph, names: tuple[str, ...]) -> tuple[Interface, ...]:
+    return tuple(
+        Interface(name, graph.types[name].shape, str(graph.types[name].element.storage))
+        for name in names
+    )
+
+
+def _interface(item: Interface) -> dict[str, Any]:
+    return {"name": item.name, "shape": list(item.shape), "element": item.element}
+
+
+def _ratio(whole: int, part: int | None) -> float | None:
+    return round(whole / part, 3) if part else None
+
+
+def _totals(totals: Totals) -> dict[str, Any]:
+    difference = totals.dice_difference
+    return {
+        "dice_float": totals.dice_float,
+        "dice_quantized": totals.dice_quantized,
+        "dice_difference": None if difference is None else round(difference, 6),
+        "parameters": totals.parameters,
+        "macs": totals.macs,
+        "bops": totals.bops,
+        "fp32_bytes": totals.fp32_bytes,
+        "weight_bytes_nominal": totals.weight_bytes_nominal,
+        "weight_bytes_emitted": totals.weight_bytes_emitted,
+        "ratio_nominal": totals.ratio_nominal,
+        "ratio_emitted": totals.ratio_emitted,
+        "arena_bytes": totals.arena_bytes,
+    }
+
+
+def _dice(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "images": evaluation.images,
+        "classes": [
+            {
+                "label": real.label,
+                "float": _score(real),
+                "quantized": _score(quantized),
+                "difference": round(quantized.mean - real.mean, 6),
+            }
+            for real, quantized in zip(
+                evaluation.float_scores, evaluation.quantized_scores, strict=True
+            )
+        ],
+    }
+
+
+def _score(score: ClassScore) -> dict[str, Any]:
+    return {
+        "mean": round(score.mean, 6),
+        "pooled": round(score.pooled, 6),
+        "per_image": [round(value, 6) for value in score.per_image],
+    }
+
+
+def _layer(row: LayerRow) -> dict[str, Any]:
+    fidelity = row.fidelity
+    return {
+        "name": row.name,
+        "operator": row.operator,
+        "inputs": [list(shape) for shape in row.inputs],
+        "output": list(row.output),
+        "weight_bits": row.weight_bits,
+        "weight_format": row.weight_format,
+        "activation_bits": row.activation_bits,
+        "activation_format": row.activation_format,
+        "accumulator_bits": row.accumulator_bits,
+        "parameters": row.parameters,
+        "macs": row.macs,
+        "bops": row.bops,
+        "weight_bytes_nominal": row.weight_bytes,
+        "const_bytes_emitted": row.const_bytes,
+        "saturated": None if fidelity is None else fidelity.saturated,
+        "sqnr_db": None if fidelity is None else fidelity.sqnr_db,
+        "cosine": None if fidelity is None else fidelity.cosine,
+        "max_error_lsb": None if fidelity is None else fidelity.max_error,
+    }
