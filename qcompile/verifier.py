@@ -23,6 +23,7 @@ from qcompile.ops import (
     Mul,
     Quantize,
     SumOp,
+    Threshold,
 )
 from qcompile.types import FLOAT32, Array, FloatType, IntType, TensorType
 from qcompile.verify_integer import verify_integer_op
@@ -233,5 +234,5 @@ def _verify_integer(graph: Graph) -> None:
         verify_integer_op(graph, op)
 
 
-INDEX_OPERATORS: tuple[type[Op], ...] = (ArgMax,)
+INDEX_OPERATORS: tuple[type[Op], ...] = (ArgMax, Threshold)
 """Operators whose output is integer by nature, in every stage."""

@@ -26,6 +26,7 @@ from qcompile.ops import (
     Quantize,
     Softmax,
     SumOp,
+    Threshold,
 )
 from qcompile.types import IntType, Range, TensorType
 
@@ -54,6 +55,9 @@ def verify_integer_op(graph: Graph, op: Op) -> None:
             _verify_island(graph, op)
         case ArgMax():
             pass
+        case Threshold():
+            if not graph.types[op.inputs[0]].is_float and op.code_limit is None:
+                raise GraphError(f"{op.label()}: limit {op.limit:g} is not lowered to a code")
         case SumOp():
             _verify_sum(graph, op, output)
         case Softmax():

@@ -32,6 +32,7 @@ from qcompile.sim import (
     reshape,
     slice,
     softmax,
+    threshold,
     transpose,
 )
 from qcompile.sim.kernel import Kernel
@@ -59,6 +60,7 @@ KERNELS: Mapping[type[Op], Kernel] = {
     ops.DepthToSpace: Kernel(depth_to_space.run, depth_to_space.run),
     ops.Softmax: Kernel(softmax.run_float, softmax.run_integer),
     ops.ArgMax: Kernel(arg_max.run, arg_max.run),
+    ops.Threshold: Kernel(threshold.run, threshold.run),
     ops.Sigmoid: Kernel(pointwise.run_float, None),
     ops.HardSigmoid: Kernel(pointwise.run_float, None),
     ops.HardSwish: Kernel(pointwise.run_float, None),

@@ -42,6 +42,7 @@ from qcompile.ops.softmax import Softmax
 from qcompile.ops.softplus import Softplus
 from qcompile.ops.sum_op import SumOp
 from qcompile.ops.tanh import Tanh
+from qcompile.ops.threshold import Threshold
 from qcompile.ops.transpose import Transpose
 
 OPERATORS: tuple[type[Op], ...] = (
@@ -67,6 +68,7 @@ OPERATORS: tuple[type[Op], ...] = (
     DepthToSpace,
     Softmax,
     ArgMax,
+    Threshold,
     Sigmoid,
     HardSigmoid,
     HardSwish,
@@ -148,5 +150,6 @@ __all__ = [
     "Softplus",
     "SumOp",
     "Tanh",
+    "Threshold",
     "Transpose",
 ]
