@@ -1,4 +1,4 @@
-"""Nodes whose inputs are all known are evaluated at import, after their result's size is bounded."""
+"""Nodes whose inputs are all known are evaluated at import, once their result's size is bounded."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def _gathered(node: Node, inputs: Sequence[Array]) -> int:
     axis = node.integer("axis", 0)
     if not -data.ndim <= axis < data.ndim:
         node.malformed(f"axis {axis} does not exist in shape {list(data.shape)}")
-    return indices.size * (data.size // max(1, data.shape[axis]))
+    row: int = data.size // max(1, data.shape[axis])
+    return int(indices.size) * row
 
 
 def _tiled(node: Node, inputs: Sequence[Array]) -> int:

@@ -77,7 +77,7 @@ def resolve_inputs(
 
 
 def _dimensions(value: onnx.ValueInfoProto) -> list[int | str] | None:
-    """Sizes and names of the axes ('' if an axis has neither); None if not even the rank is known."""
+    """Sizes and names of the axes ('' for neither); None if not even the rank is known."""
     if value.type.WhichOneof("value") != "tensor_type":
         kind = value.type.WhichOneof("value") or "nothing"
         raise ModelError(

@@ -110,7 +110,7 @@ def make_node(proto: onnx.NodeProto, name: str, opset: int) -> Node:
         expected = schema.attributes.get(attribute.name)
         if expected is None:
             node.malformed(f"unknown attribute '{attribute.name}' for opset {opset}")
-        if attribute.type != expected.type.value:
+        if expected.type != attribute.type:  # an IntEnum, though its stub does not say so
             node.malformed(f"attribute '{attribute.name}' has the wrong type")
         if attribute.name in attributes:
             node.malformed(f"attribute '{attribute.name}' stands there twice")

@@ -46,7 +46,7 @@ FIELDS: dict[int, str] = {
 def element_name(data_type: int) -> str:
     """The ONNX name of an element type, or its number if this onnx does not know it."""
     if data_type in TensorProto.DataType.values():
-        return TensorProto.DataType.Name(data_type).lower()
+        return str(TensorProto.DataType.Name(data_type)).lower()
     return str(data_type)
 
 
@@ -125,8 +125,8 @@ class TensorReader:
             ) from None
         if offset < 0 or length != size:
             raise ModelError(
-                f"{what}: external data of {length} bytes at offset {offset} does not fit its shape, "
-                f"which needs {size} bytes; export the model again"
+                f"{what}: external data of {length} bytes at offset {offset} does not fit its "
+                f"shape, which needs {size} bytes; export the model again"
             )
         self._external_bytes += size
         if self._external_bytes > MAX_WEIGHT_BYTES:

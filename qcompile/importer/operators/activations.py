@@ -15,10 +15,12 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def convert_relu(node: Node, builder: Builder) -> None:
+    """Relu: slope 0 for negative values."""
     emit_rescale(node, builder, RELU)
 
 
 def convert_leaky_relu(node: Node, builder: Builder) -> None:
+    """LeakyRelu: one slope for negative values."""
     emit_rescale(node, builder, Activation(slope=(_finite(node, node.real("alpha", 0.01)),)))
 
 
@@ -63,6 +65,7 @@ def convert_minimum(node: Node, builder: Builder) -> None:
 
 
 def convert_neg(node: Node, builder: Builder) -> None:
+    """Neg: gain -1."""
     emit_rescale(node, builder, Activation(gain=(-1.0,)))
 
 
@@ -92,6 +95,12 @@ def emit_rescale(node: Node, builder: Builder, activation: Activation) -> None:
             activation=activation,
         )
     )
+
+
+def _first_computed(node: Node, builder: Builder) -> int:
+    """Index of the first input that is not constant, else 0."""
+    computed = (index for index, v in enumerate(node.inputs) if builder.data(v) is None)
+    return next(computed, 0)
 
 
 def _numbers(node: Node, builder: Builder) -> list[float]:

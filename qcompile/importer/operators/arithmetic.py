@@ -38,6 +38,7 @@ class Mixed:
 
 
 def convert_add(node: Node, builder: Builder) -> None:
+    """Add."""
     mixed = _mixed(node, builder)
     if mixed is None:
         _emit_add(node, builder, _both(node, builder), (1, 1))
@@ -51,6 +52,7 @@ def convert_add(node: Node, builder: Builder) -> None:
 
 
 def convert_sub(node: Node, builder: Builder) -> None:
+    """Sub: a sum with weights 1 and -1."""
     mixed = _mixed(node, builder)
     if mixed is None:
         _emit_add(node, builder, _both(node, builder), (1, -1))
@@ -66,6 +68,7 @@ def convert_sub(node: Node, builder: Builder) -> None:
 
 
 def convert_mul(node: Node, builder: Builder) -> None:
+    """Mul."""
     mixed = _mixed(node, builder)
     if mixed is None:
         builder.emit(Mul(name=node.name, inputs=_both(node, builder), outputs=(node.output,)))
@@ -132,7 +135,7 @@ def _both(node: Node, builder: Builder) -> tuple[str, str]:
 
 
 def _vector(constant: Array, shape: Shape) -> Array | None:
-    """The constant as one number a channel (axis 1) of `shape`, in double; None if it is not that."""
+    """The constant as one double a channel (axis 1) of `shape`; None if it is not that."""
     if len(shape) < 2 or constant.ndim > len(shape):
         return None
     aligned = constant.reshape((1,) * (len(shape) - constant.ndim) + constant.shape)

@@ -45,6 +45,7 @@ def read_weights(node: Node, builder: Builder) -> tuple[Array, Array | None]:
 
 
 def read_groups(node: Node) -> int:
+    """The number of groups, positive."""
     groups = node.integer("group", 1)
     if groups < 1:
         node.malformed(f"group {groups} must be positive")

@@ -40,7 +40,7 @@ class Axis:
 
 
 def exact_scale(scale: float) -> Fraction:
-    """The simple fraction that a float32 scale stands for (5/3 for 1.6666666), else its exact value.
+    """The simple fraction that a float32 scale stands for (5/3 for 1.6666666), else its value.
 
     Rounded scales would shift the coordinates at ties and give weights without a small common
     denominator.

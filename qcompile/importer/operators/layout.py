@@ -19,6 +19,7 @@ from qcompile.types import Shape
 
 
 def convert_concat(node: Node, builder: Builder) -> None:
+    """Concat of computed values."""
     values = tuple(builder.movable(node, index) for index in range(len(node.inputs)))
     axis = normal_axis(node, node.integer("axis", 0), len(builder.shape(values[0])))
     if len(values) == 1:
@@ -31,6 +32,7 @@ def convert_concat(node: Node, builder: Builder) -> None:
 
 
 def convert_transpose(node: Node, builder: Builder) -> None:
+    """Transpose; without `perm` the axes are reversed."""
     x = builder.movable(node)
     rank = len(builder.shape(x))
     permutation = node.integers("perm", tuple(reversed(range(rank))))
@@ -63,6 +65,7 @@ def convert_reshape(node: Node, builder: Builder) -> None:
 
 
 def convert_flatten(node: Node, builder: Builder) -> None:
+    """Flatten: two axes, split before `axis`."""
     x = builder.movable(node)
     shape = builder.shape(x)
     axis = node.integer("axis", 1)
@@ -73,6 +76,7 @@ def convert_flatten(node: Node, builder: Builder) -> None:
 
 
 def convert_squeeze(node: Node, builder: Builder) -> None:
+    """Squeeze: without axes, every axis of size 1 goes."""
     x = builder.movable(node)
     shape = builder.shape(x)
     given = read_axes(node, builder, since=13)
@@ -85,6 +89,7 @@ def convert_squeeze(node: Node, builder: Builder) -> None:
 
 
 def convert_unsqueeze(node: Node, builder: Builder) -> None:
+    """Unsqueeze: new axes of size 1."""
     x = builder.movable(node)
     given = read_axes(node, builder, since=13)
     if given is None:
@@ -113,6 +118,7 @@ def convert_dropout(node: Node, builder: Builder) -> None:
 
 
 def convert_depth_to_space(node: Node, builder: Builder) -> None:
+    """DepthToSpace in both modes."""
     mode = node.text("mode", "DCR")
     if mode not in ("DCR", "CRD"):
         node.malformed(f"mode '{mode}' does not exist")

@@ -15,7 +15,7 @@ PER_GROUP_UNTIL = 20
 
 
 def convert_batch_normalization(node: Node, builder: Builder) -> None:
-    """BatchNormalization in inference form: y = scale / sqrt(var + epsilon) * (x - mean) + shift."""
+    """BatchNormalization at inference: scale / sqrt(var + epsilon) * (x - mean) + shift."""
     x = builder.source(node)
     shape = builder.shape(x)
     if node.flag("training_mode") or any(

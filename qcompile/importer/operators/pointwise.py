@@ -17,26 +17,32 @@ from qcompile.ops.tanh import Tanh
 
 
 def convert_sigmoid(node: Node, builder: Builder) -> None:
+    """Sigmoid."""
     builder.emit(Sigmoid(name=node.name, inputs=(builder.source(node),), outputs=(node.output,)))
 
 
 def convert_tanh(node: Node, builder: Builder) -> None:
+    """Tanh."""
     builder.emit(Tanh(name=node.name, inputs=(builder.source(node),), outputs=(node.output,)))
 
 
 def convert_exp(node: Node, builder: Builder) -> None:
+    """Exp."""
     builder.emit(Exp(name=node.name, inputs=(builder.source(node),), outputs=(node.output,)))
 
 
 def convert_softplus(node: Node, builder: Builder) -> None:
+    """Softplus."""
     builder.emit(Softplus(name=node.name, inputs=(builder.source(node),), outputs=(node.output,)))
 
 
 def convert_hard_swish(node: Node, builder: Builder) -> None:
+    """HardSwish."""
     builder.emit(HardSwish(name=node.name, inputs=(builder.source(node),), outputs=(node.output,)))
 
 
 def convert_hard_sigmoid(node: Node, builder: Builder) -> None:
+    """HardSigmoid with its two coefficients."""
     builder.emit(
         HardSigmoid(
             name=node.name,
@@ -49,6 +55,7 @@ def convert_hard_sigmoid(node: Node, builder: Builder) -> None:
 
 
 def convert_elu(node: Node, builder: Builder) -> None:
+    """Elu."""
     builder.emit(
         Elu(
             name=node.name,

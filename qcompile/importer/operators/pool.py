@@ -20,6 +20,7 @@ def convert_max_pool(node: Node, builder: Builder) -> None:
 
 
 def convert_average_pool(node: Node, builder: Builder) -> None:
+    """AveragePool."""
     x = builder.source(node)
     window = read_window(node, builder.shape(x), node.integers("kernel_shape", ()))
     builder.emit(
@@ -39,6 +40,7 @@ def convert_average_pool(node: Node, builder: Builder) -> None:
 
 
 def convert_global_average_pool(node: Node, builder: Builder) -> None:
+    """GlobalAveragePool: the mean over all spatial axes."""
     x = builder.source(node)
     rank = spatial_rank(node, builder.shape(x))
     builder.emit(

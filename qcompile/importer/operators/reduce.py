@@ -16,6 +16,7 @@ from qcompile.types import IntType, Range
 
 
 def convert_reduce_mean(node: Node, builder: Builder) -> None:
+    """ReduceMean; without axes over all of them."""
     x = builder.source(node)
     rank = len(builder.shape(x))
     axes = read_axes(node, builder, since=18) or ()
@@ -62,6 +63,7 @@ def convert_softmax(node: Node, builder: Builder) -> None:
 
 
 def convert_arg_max(node: Node, builder: Builder) -> None:
+    """ArgMax: the output is the smallest unsigned integer type."""
     x = builder.source(node)
     shape = builder.shape(x)
     axis = normal_axis(node, node.integer("axis", 0), len(shape))

@@ -42,7 +42,10 @@ def convert_resize(node: Node, builder: Builder) -> None:
 
 
 def convert_upsample(node: Node, builder: Builder) -> None:
-    """Upsample, and Resize of opset 10: asymmetric; nearest takes the floor, shrinking the ceiling."""
+    """Upsample, and Resize of opset 10: asymmetric coordinates.
+
+    Nearest takes the floor, or the ceiling where the input shrinks, as onnxruntime does.
+    """
     x = builder.source(node)
     shape = builder.shape(x)
     scales = _scales(node, builder, 1)
@@ -154,7 +157,7 @@ def _emit(
         order = (*(axis for axis in range(rank) if axis not in moving), *moving)
     name, output = node.name, node.output
     if order != tuple(range(rank)):
-        part, x = _transposed(node, builder, x, order)
+        x = _transposed(node, builder, x, order)
         name, output = builder.part(node, "resized")
     if mode == "nearest":
         builder.emit(
@@ -181,10 +184,10 @@ def _emit(
         )
 
 
-def _transposed(node: Node, builder: Builder, x: str, order: tuple[int, ...]) -> tuple[str, str]:
+def _transposed(node: Node, builder: Builder, x: str, order: tuple[int, ...]) -> str:
     name, value = builder.part(node, "transposed")
     builder.emit(Transpose(name=name, inputs=(x,), outputs=(value,), permutation=order))
-    return name, value
+    return value
 
 
 def _nearest(node: Node, mode: str, size: int, places: Sequence[Fraction]) -> tuple[int, ...]:

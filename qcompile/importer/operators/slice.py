@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from qcompile.importer.builder import Builder
 from qcompile.importer.node import Node
@@ -87,7 +88,7 @@ def convert_gather(node: Node, builder: Builder) -> None:
         node.malformed(f"an index lies outside the axis of size {shape[axis]}")
     indices = [index % shape[axis] for index in indices]
     step = indices[1] - indices[0] if len(indices) > 1 else 1
-    even = all(b - a == step for a, b in zip(indices, indices[1:], strict=False))
+    even = all(b - a == step for a, b in pairwise(indices))
     if step == 0 or not even:
         node.refuse("indices that are not evenly spaced", "use several Slice nodes and Concat")
     starts = tuple(indices[0] if a == axis else 0 for a in range(len(shape)))

@@ -41,6 +41,7 @@ def convert_shape(node: Node, builder: Builder) -> None:
 
 
 def convert_size(node: Node, builder: Builder) -> None:
+    """The number of elements is a constant too."""
     builder.know(node.output, np.asarray(math.prod(builder.shape_of(node, 0)), dtype=np.int64))
 
 
