@@ -43,6 +43,7 @@ from tests.op_cases import (
     softmax,
     softplus,
     tanh,
+    threshold,
     transpose,
 )
 from tests.op_cases.case import OpCase
@@ -72,6 +73,7 @@ CASES: Mapping[str, Cases] = {
     "depth_to_space": depth_to_space.cases,
     "softmax": softmax.cases,
     "arg_max": arg_max.cases,
+    "threshold": threshold.cases,
     "sigmoid": sigmoid.cases,
     "hard_sigmoid": hard_sigmoid.cases,
     "hard_swish": hard_swish.cases,

@@ -422,6 +422,15 @@ def arg_max(op: ops.ArgMax, inputs: Sequence[Array], output: TensorType) -> Arra
     return np.expand_dims(result, op.axis) if op.keepdims else result
 
 
+def threshold_(op: ops.Threshold, inputs: Sequence[Array], output: TensorType) -> Array:
+    x = inputs[0]
+    result = np.empty(x.shape, output.integer.storage)
+    assert op.code_limit is not None
+    for position in positions(x.shape):
+        result[position] = int(x[position]) > op.code_limit
+    return result
+
+
 REFERENCES: Mapping[type[Op], Reference] = {
     ops.Conv: conv,
     ops.ConvTranspose: conv_transpose,
@@ -448,6 +457,7 @@ REFERENCES: Mapping[type[Op], Reference] = {
     ops.Reshape: reshape,
     ops.DepthToSpace: depth_to_space,
     ops.ArgMax: arg_max,
+    ops.Threshold: threshold_,
 }
 
 

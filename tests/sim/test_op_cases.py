@@ -10,6 +10,7 @@ import pytest
 from qcompile import ops
 from qcompile.numerics import Requantize
 from qcompile.sim.executor import Executor
+from qcompile.verify_integer import verify_integer_op
 from tests.op_cases import CASES, OpCase, cases_of
 from tests.sim.reference import run_reference
 
@@ -26,6 +27,13 @@ def outputs_agree(case: OpCase) -> None:
 def test_kernel_equals_reference(stem: str) -> None:
     for case in cases_of(stem):
         outputs_agree(case)
+
+
+@pytest.mark.parametrize("stem", CASES)
+def test_cases_obey_the_rules_of_the_integer_stage(stem: str) -> None:
+    for case in cases_of(stem):
+        for op in case.graph.ops:
+            verify_integer_op(case.graph, op)
 
 
 @pytest.mark.slow
