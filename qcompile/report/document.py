@@ -27,7 +27,7 @@ NOT_ASSURED = (
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the network. Dice is the mean over classes of the mean over images; None unmeasured.
+    """Sums over the network. Dice is the mean over classes of the mean over images.
 
     Attributes:
         weight_bytes_nominal: constants at their nominal width, tables apart.

@@ -26,6 +26,7 @@ from qcompile.ops import (
     Sigmoid,
     Softmax,
     SumOp,
+    Threshold,
 )
 from qcompile.types import Array, Shape
 
@@ -171,6 +172,8 @@ def _class_axis(shape: Shape, spatial: Shape) -> int | None:
 def _class_map_size(graph: Graph, value: str) -> int:
     while value in graph.producers:
         op = graph.producers[value]
+        if isinstance(op, Threshold):
+            return 2
         if isinstance(op, ArgMax):
             return graph.types[op.inputs[0]].shape[op.axis]
         if not isinstance(op, MOVEMENT):

@@ -1,0 +1,356 @@
+"""The command line: the only module that prints, and (through `output.py`) the only one that writes.
+
+Heavy imports stay inside functions, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qcompile.errors import GateError, QCompileError, UsageError, VerificationError
+from qcompile.options import (
+    QUANTIZERS,
+    InputChoice,
+    OutputKind,
+    RangeMethod,
+    parse_data_keys,
+    parse_input_shape,
+    parse_numbers,
+    parse_target,
+)
+
+if TYPE_CHECKING:
+    from qcompile.options import CompileOptions
+    from qcompile.pipeline import CompileResult
+
+logger = logging.getLogger("qcompile")
+
+EXIT_INTERRUPTED = 130
+_WIDTHS = "2..8, 16, ternary, binary, or 32 for float"
+
+
+def _values(kind: Any) -> click.Choice[str]:
+    return click.Choice([item.value for item in kind])
+
+
+def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from qcompile import __version__
+
+        click.echo(f"qcompile {__version__}")
+        context.exit()
+
+
+def _print_operators(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from qcompile.importer.table import CONVERTERS
+
+        for name in sorted(CONVERTERS):
+            click.echo(name)
+        context.exit()
+
+
+def _print_passes(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from qcompile.pipeline import list_passes
+
+        for name, purpose in list_passes():
+            click.echo(f"{name:24} {purpose}")
+        context.exit()
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 2 bad input, usage or unsupported operator, 3 verification found a "
+    "difference, 4 a gate was not met.",
+)
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.option("--target", metavar="c|sim", help="C program, or the network for the simulator.  [c]")
+@click.option("--wbits", metavar="BITS", help=f"Bits of weights: {_WIDTHS}.  [8]")
+@click.option("--abits", metavar="BITS", help=f"Bits of activations: {_WIDTHS}.  [8]")
+@click.option("--quantizer", type=click.Choice(QUANTIZERS), help="Family of formats.  [scaled]")
+@click.option(
+    "--first-last-bits", metavar="BITS", help="First and last layer, input and output.  [8]"
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Output folder.  [<model>-qcompile]"
+)
+@click.option(
+    "--calib",
+    metavar="FILE|DIR",
+    help="Calibration images: .npz (FILE.npz:KEY chooses an array), .npy, or a folder of "
+    "PNG or TIFF images.",
+)
+@click.option("--calib-images", type=int, metavar="N", help="Use at most N of them.  [32]")
+@click.option(
+    "--range-method", type=_values(RangeMethod), help="How ranges follow from the images.  [best]"
+)
+@click.option(
+    "--input-shape",
+    multiple=True,
+    metavar="NAME=1,1,256,256",
+    help="Shape of an input with dynamic axes; repeat for several inputs.",
+)
+@click.option(
+    "--input-kind", type=_values(InputChoice), help="What the compiled network takes.  [auto]"
+)
+@click.option(
+    "--input-scale", metavar="X[,X...]", help="Input = (pixel * scale - mean) / std.  [1/255]"
+)
+@click.option("--input-mean", metavar="X[,X...]", help="One, or one for each channel.  [0]")
+@click.option("--input-std", metavar="X[,X...]", help="One, or one for each channel.  [1]")
+@click.option(
+    "--output-kind", type=_values(OutputKind), help="What the compiled network returns.  [auto]"
+)
+@click.option("--data", metavar="FILE.npz", help="Images and labels to measure Dice on.")
+@click.option(
+    "--data-keys",
+    metavar="IMAGES,LABELS",
+    help="Arrays in --data.  [val_x,val_y or x,y or images,labels]",
+)
+@click.option(
+    "--metric-threshold", type=float, help="Probability of the foreground, one channel.  [0.5]"
+)
+@click.option("--min-dice", type=float, help="Gate: least Dice of the compiled network.")
+@click.option("--max-dice-drop", type=float, help="Gate: most Dice that compilation may cost.")
+@click.option("--prune", type=float, metavar="RATIO", help="Remove this share of filters.  [0]")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="TOML file with options and formats of single layers (a written plan.toml, too).",
+)
+@click.option(
+    "--verify", is_flag=True, default=None, help="Build the C and compare it with the simulator."
+)
+@click.option(
+    "--dump-ir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the graph after each pass.",
+)
+@click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE", help="Another copy of report.json."
+)
+@click.option("--entry", metavar="NAME", help="Prefix of the C names.  [network]")
+@click.option("--seed", type=int, help="Of everything that is drawn at random.  [0]")
+@click.option(
+    "--workers", type=int, metavar="N", help="Processes for evaluation; 0: all cores.  [0]"
+)
+@click.option("-v", "--verbose", count=True, help="More messages; twice for still more.")
+@click.option("-q", "--quiet", is_flag=True, help="Only errors: no table, bars or warnings.")
+@click.option(
+    "--list-passes",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_passes,
+    help="List the passes in order.",
+)
+@click.option(
+    "--list-ops",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_operators,
+    help="List the ONNX operators that can be imported.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version.",
+)
+def command(model: Path, **given: Any) -> None:
+    """Compile a trained ONNX segmentation network to bit-exact integer C.
+
+    Reads MODEL.onnx, quantises it, writes C code (or a file for the simulator) with a report into
+    the output folder, and prints a table of all layers.
+    """
+    options = _options(given)
+    _start_logging(options.verbosity)
+    folder = options.output or Path(f"{model.stem}-qcompile")
+    _check_places(model, folder, options)
+    result = _compile(model, options)
+    _write(folder, result, model)
+    if options.verbosity >= 0:
+        from qcompile.report.table import print_report
+
+        print_report(result.report, sys.stdout)
+    _check_gates(result)
+
+
+def _options(given: dict[str, Any]) -> CompileOptions:
+    """The options of the command line over those of --config."""
+    from qcompile.config import resolve
+
+    flags = {name.replace("-", "_"): value for name, value in given.items()}
+    flags["verbosity"] = -1 if flags.pop("quiet") else flags.pop("verbose")
+    flags.pop("verbose", None)
+    shapes = dict(parse_input_shape(text) for text in flags.pop("input_shape"))
+    if shapes:
+        flags["input_shapes"] = shapes
+    converters = {
+        "target": parse_target,
+        "data_keys": parse_data_keys,
+        "input_kind": InputChoice,
+        "output_kind": OutputKind,
+        "range_method": RangeMethod,
+    }
+    for name, convert in converters.items():
+        if flags[name] is not None:
+            flags[name] = convert(flags[name])
+    for name in ("input_scale", "input_mean", "input_std"):
+        if flags[name] is not None:
+            flags[name] = parse_numbers(flags[name], f"--{name.replace('_', '-')}")
+    return resolve(flags)
+
+
+def _start_logging(verbosity: int) -> None:
+    levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("qcompile: %(levelname)s: %(message)s"))
+    for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+        logging.addLevelName(number, logging.getLevelName(number).lower())
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(levels.get(verbosity, logging.DEBUG))
+
+
+def _check_places(model: Path, folder: Path, options: CompileOptions) -> None:
+    """Finds mistakes in paths before the work instead of after it."""
+    from qcompile.output import check_output
+
+    if not model.exists():
+        raise UsageError(f"{model}: no such file; give the path of an ONNX model")
+    if model.is_dir():
+        raise UsageError(f"{model}: is a folder; give the path of an ONNX model")
+    check_output(folder)
+    for flag, text in (("--calib", options.calib), ("--data", options.data)):
+        if text is not None and not Path(text.rpartition(":")[0] or text).exists():
+            if not Path(text).exists():
+                raise UsageError(f"{flag} {text}: no such file or folder")
+    if options.report is not None and options.report.is_dir():
+        raise UsageError(f"--report {options.report}: is a folder; give the name of a file")
+    if options.dump_ir is not None and options.dump_ir.exists() and not options.dump_ir.is_dir():
+        raise UsageError(f"--dump-ir {options.dump_ir}: is a file; give the name of a folder")
+
+
+def _compile(model: Path, options: CompileOptions) -> CompileResult:
+    from qcompile.pipeline import compile_model
+
+    with _Bars(shown=options.verbosity >= 0) as bars:
+        return compile_model(model, options, progress=bars)
+
+
+def _write(folder: Path, result: CompileResult, model: Path) -> None:
+    from qcompile.output import write_file, write_files
+
+    files = result.files()
+    write_files(folder, files)
+    if result.options.report is not None:
+        write_file(result.options.report, result.report.to_json())
+    logger.info("wrote %d files for %s to %s", len(files), model.name, folder)
+
+
+def _check_gates(result: CompileResult) -> None:
+    """
+    Raises:
+        VerificationError: C and simulator differ.
+        GateError: Dice is too low, or too much lower than that of the float network.
+    """
+    if result.verified is False:
+        raise VerificationError("C and simulator differ; see the report")
+    options, totals = result.options, result.report.totals
+    measured, difference = totals.dice_quantized, totals.dice_difference
+    if options.min_dice is not None and (measured is None or measured < options.min_dice):
+        raise GateError(
+            f"Dice {measured} of the compiled network is below --min-dice {options.min_dice}; "
+            f"use more bits, or more or better --calib images"
+        )
+    if options.max_dice_drop is not None and (
+        difference is None or -difference > options.max_dice_drop
+    ):
+        drop = None if difference is None else round(-difference, 6)
+        raise GateError(
+            f"the compiled network loses {drop} Dice, more than --max-dice-drop "
+            f"{options.max_dice_drop}; use more bits, or more or better --calib images"
+        )
+
+
+class _Bars:
+    """Progress bars on standard error, one for each long stage; nothing where it is no terminal."""
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown and sys.stderr.isatty()
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Shows that `done` of `total` steps of a stage are done."""
+        if not self._shown:
+            return
+        if self._bars is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            self._bars = Progress(
+                TextColumn("{task.description:12}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bars.start()
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs the command; every error a user can mend becomes one line and an exit code."""
+    try:
+        result = command.main(args=arguments, prog_name="qcompile", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except QCompileError as error:
+        return _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        return _fail(" ".join(error.format_message().split()), UsageError.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except MemoryError:
+        return _fail("out of memory; use a smaller --input-shape or fewer images", 2)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return _fail(f"{place}{error.strerror or error}", UsageError.exit_code)
+
+
+def _fail(message: str, code: int) -> int:
+    plain = "".join(char if char.isprintable() else "?" for char in message)
+    print(f"qcompile: error: {plain}", file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    """Entry point of the `qcompile` program."""
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""`report.md`: the same table as on the terminal, with all columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from qcompile.report.columns import COLUMNS, safe_name
+from qcompile.report.document import Report
+from qcompile.report.summary import (
+    DICE_HEAD,
+    calibration_text,
+    dice_rows,
+    totals_lines,
+    verification_text,
+)
+
+
+def to_markdown(report: Report) -> str:
+    """The text of `report.md`."""
+    parts = [
+        f"# {_cell(safe_name(report.model))}",
+        f"SHA-256 `{report.sha256}`, compiled by qcompile {report.version}. "
+        f"{_sentence(calibration_text(report))} {_sentence(verification_text(report))}",
+    ]
+    parts += [f"**Warning:** {_cell(warning)}." for warning in report.warnings]
+    rows = dice_rows(report)
+    if rows:
+        parts.append("## Dice")
+        parts.append(_table(DICE_HEAD, rows))
+        assert report.evaluation is not None
+        parts.append(
+            f"Means over {report.evaluation.images} images; pooled: the pixels of all images "
+            "together. Background is not judged."
+        )
+    parts.append("## Totals")
+    parts.append(_table(("what", "how much"), totals_lines(report.totals)))
+    parts.append("## Layers")
+    parts.append(
+        _table(
+            ("Layer", *(column.title for column in COLUMNS)),
+            (
+                (safe_name(row.name), *(column.text(row) for column in COLUMNS))
+                for row in report.layers
+            ),
+        )
+    )
+    parts.append(
+        "W/A/acc: bits of weights, output and accumulator. Bytes: constants at their nominal "
+        "width; Const: all constants of the layer as emitted. Sat: share of codes at the end of "
+        "the range. SQNR in dB and cosine against the float network. Max LSB: largest error in "
+        "steps of the output."
+    )
+    parts.append("## Options")
+    parts.append(
+        _table(("option", "value"), ((key, str(value)) for key, value in report.options.items()))
+    )
+    if report.details:
+        parts.append("## Details")
+        parts.append(
+            _table(("what", "value"), ((key, str(value)) for key, value in report.details.items()))
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """Text that cannot leave its cell nor become markup."""
+    for char in "\\`*_<>|[]":
+        text = text.replace(char, f"\\{char}")
+    return text

@@ -1,0 +1,87 @@
+"""The totals and the Dice of a report as lines of text, for the terminal and `report.md`."""
+
+from __future__ import annotations
+
+from qcompile.report.columns import NOTHING, count_text
+from qcompile.report.document import Report, Totals
+
+
+def totals_lines(totals: Totals) -> list[tuple[str, str]]:
+    """(what, how much) for everything that is counted."""
+    lines = [
+        ("parameters", f"{totals.parameters:,}"),
+        ("multiply-accumulates", f"{totals.macs:,}"),
+        ("bit operations", count_text(totals.bops)),
+        ("weights, float32", f"{totals.fp32_bytes:,} bytes"),
+        (
+            "weights, nominal",
+            f"{totals.weight_bytes_nominal:,} bytes{_smaller(totals.ratio_nominal)}",
+        ),
+    ]
+    if totals.weight_bytes_emitted is not None:
+        lines.append(
+            (
+                "constants, emitted",
+                f"{totals.weight_bytes_emitted:,} bytes{_smaller(totals.ratio_emitted)}",
+            )
+        )
+    if totals.arena_bytes is not None:
+        lines.append(("arena", f"{totals.arena_bytes:,} bytes"))
+    return lines
+
+
+def _smaller(ratio: float | None) -> str:
+    return "" if ratio is None else f" ({ratio:.1f} times smaller)"
+
+
+DICE_HEAD = ("Dice", "float", "quantised", "difference", "pooled float", "pooled quantised")
+
+
+def dice_rows(report: Report) -> list[tuple[str, ...]]:
+    """A row for each class and, for several classes, their mean; empty without evaluation."""
+    evaluation = report.evaluation
+    if evaluation is None:
+        return []
+    rows: list[tuple[str, ...]] = []
+    for real, quantized in zip(evaluation.float_scores, evaluation.quantized_scores, strict=True):
+        rows.append(
+            (
+                f"class {real.label}",
+                f"{real.mean:.4f}",
+                f"{quantized.mean:.4f}",
+                f"{quantized.mean - real.mean:+.4f}",
+                f"{real.pooled:.4f}",
+                f"{quantized.pooled:.4f}",
+            )
+        )
+    if len(rows) > 1:
+        rows.append(
+            (
+                "mean",
+                f"{evaluation.dice_float:.4f}",
+                f"{evaluation.dice_quantized:.4f}",
+                f"{-evaluation.drop:+.4f}",
+                NOTHING,
+                NOTHING,
+            )
+        )
+    return rows
+
+
+def verification_text(report: Report) -> str:
+    """One line on `--verify`."""
+    if report.verified is None:
+        return "not verified (--verify builds the C and compares every tensor)"
+    if report.verified:
+        return "verified: C and simulator agree in every element"
+    return "VERIFICATION FAILED: C and simulator differ"
+
+
+def calibration_text(report: Report) -> str:
+    """One line on where the ranges come from."""
+    source = {
+        "data": f"{report.calibration_images} calibration inputs",
+        "generated": f"{report.calibration_images} generated inputs",
+        "plan": "the plan",
+    }.get(report.calibration, report.calibration)
+    return f"activation ranges from {source}"

@@ -1,0 +1,84 @@
+"""The table that the command line prints at the end."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qcompile.report.columns import COLUMNS, safe_name
+from qcompile.report.document import Report
+from qcompile.report.summary import (
+    DICE_HEAD,
+    calibration_text,
+    dice_rows,
+    totals_lines,
+    verification_text,
+)
+
+PIPE_WIDTH = 110
+"""Columns where the output is no terminal."""
+LEAST_WIDTH = 80
+
+
+def print_report(report: Report, stream: TextIO, width: int | None = None) -> None:
+    """Writes the table; plain text without escape sequences unless `stream` is a terminal.
+
+    Args:
+        report: what to show.
+        stream: usually standard output.
+        width: columns; None asks the terminal.
+    """
+    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    if width is None:
+        console.width = max(LEAST_WIDTH, console.width) if console.is_terminal else PIPE_WIDTH
+    console.print(_layers(report, console.width))
+    console.print()
+    console.print(_totals(report))
+    rows = dice_rows(report)
+    if rows:
+        console.print()
+        console.print(_dice(rows))
+    console.print()
+    console.print(Text(f"{calibration_text(report)}; {verification_text(report)}"))
+    for warning in report.warnings:
+        console.print(Text(f"warning: {warning}"))
+
+
+def _layers(report: Report, width: int) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    name_width = max(14, min(40, width - 68)) if width < 110 else 30
+    table.add_column("Layer", no_wrap=True, min_width=14, overflow="crop")
+    shown = [column for column in COLUMNS if column.from_width <= width]
+    for column in shown:
+        table.add_column(
+            column.title,
+            justify="right" if column.numeric else "left",
+            no_wrap=True,
+            overflow="crop",
+        )
+    for row in report.layers:
+        cells = [Text(safe_name(row.name, name_width))]
+        cells += [Text(column.text(row)) for column in shown]
+        table.add_row(*cells)
+    return table
+
+
+def _totals(report: Report) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column()
+    for what, value in totals_lines(report.totals):
+        table.add_row(what, value)
+    return table
+
+
+def _dice(rows: list[tuple[str, ...]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, title in enumerate(DICE_HEAD):
+        table.add_column(title, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
