@@ -134,12 +134,16 @@ def convert_depth_to_space(node: Node, builder: Builder) -> None:
 
 
 def convert_space_to_depth(node: Node, builder: Builder) -> None:
-    """SpaceToDepth as Reshape, Transpose, Reshape."""
+    """SpaceToDepth as Reshape, Transpose, Reshape; newer opsets have both modes."""
     x = builder.movable(node)
     shape = builder.shape(x)
     block = node.integer("blocksize", 0)
     if len(shape) != 4 or block < 1 or shape[2] % block or shape[3] % block:
         node.malformed(f"blocksize {block} does not fit an input of shape {list(shape)}")
+    mode = node.text("mode", "DCR")
+    if mode not in ("DCR", "CRD"):
+        node.malformed(f"mode '{mode}' does not exist")
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
     batch, channels, height, width = shape
     rows, columns = height // block, width // block
     name, blocks = builder.part(node, "blocks")
@@ -152,9 +156,7 @@ def convert_space_to_depth(node: Node, builder: Builder) -> None:
         )
     )
     name, moved = builder.part(node, "moved")
-    builder.move(
-        Transpose(name=name, inputs=(blocks,), outputs=(moved,), permutation=(0, 3, 5, 1, 2, 4))
-    )
+    builder.move(Transpose(name=name, inputs=(blocks,), outputs=(moved,), permutation=order))
     emit_reshape(node, builder, moved, (batch, channels * block * block, rows, columns))
 
 

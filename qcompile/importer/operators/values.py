@@ -12,6 +12,7 @@ from qcompile.importer.builder import Builder
 from qcompile.importer.inputs import FLOATS
 from qcompile.importer.node import Node
 from qcompile.importer.operators.layout import convert_identity
+from qcompile.importer.tensors import element_name
 from qcompile.ops.reshape import Reshape
 
 
@@ -53,7 +54,9 @@ def convert_cast(node: Node, builder: Builder) -> None:
     if target in FLOATS and classes:
         node.refuse("class indices become real numbers", "make the ArgMax an output of the network")
     if target not in FLOATS and not classes and not builder.is_pixels(x):
-        node.refuse("real numbers become integers", "leave out the Cast; outputs are float32")
+        node.refuse(
+            f"real numbers become {element_name(target)}", "leave out the Cast; outputs are float32"
+        )
     if target == TensorProto.BOOL or target == TensorProto.STRING:
         node.refuse("a cast to bool or string", "leave out the Cast")
     if target in FLOATS and builder.is_pixels(x):
