@@ -475,7 +475,7 @@ def test_float_kernel(name: str, index: int) -> None:
 def test_every_float_operator_is_tested() -> None:
     tested = {type(MAKERS[name](np.random.default_rng(0)).op) for name in MAKERS}
     integer_only = {ops.Lookup, ops.Quantize, ops.Dequantize}
-    assert tested == set(ops.OPERATORS) - integer_only - {ops.ArgMax}
+    assert tested == set(ops.OPERATORS) - integer_only - {ops.ArgMax, ops.Threshold}
     assert set(KERNELS) == set(ops.OPERATORS)
 
 
@@ -487,6 +487,12 @@ def test_arg_max_with_ties(last: bool, keepdims: bool) -> None:
     op = ops.ArgMax(axis=1, keepdims=keepdims, last=last, **named([x]))
     result = run(op, [x], IntType(3, signed=False))
     np.testing.assert_array_equal(result, expected)
+
+
+def test_threshold_is_strict() -> None:
+    x = np.array([[-1.0, 0.5, 0.50001, np.nan, np.inf]], np.float32)
+    result = run(ops.Threshold(limit=0.5, **named([x])), [x], IntType(1, signed=False))
+    np.testing.assert_array_equal(result, [[0, 0, 1, 0, 1]])
 
 
 def test_transposed_convolution_with_negative_pads_extends_by_the_bias() -> None:
