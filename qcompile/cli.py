@@ -1,4 +1,4 @@
-"""The command line: the only module that prints, and (through `output.py`) the only one that writes.
+"""The command line: the only module that prints.
 
 Heavy imports stay inside functions, so that `--help` answers at once.
 """
@@ -26,7 +26,7 @@ from qcompile.options import (
 
 if TYPE_CHECKING:
     from qcompile.options import CompileOptions
-    from qcompile.pipeline import CompileResult
+    from qcompile.result import CompileResult
 
 logger = logging.getLogger("qcompile")
 
@@ -233,9 +233,10 @@ def _check_places(model: Path, folder: Path, options: CompileOptions) -> None:
         raise UsageError(f"{model}: is a folder; give the path of an ONNX model")
     check_output(folder)
     for flag, text in (("--calib", options.calib), ("--data", options.data)):
-        if text is not None and not Path(text.rpartition(":")[0] or text).exists():
-            if not Path(text).exists():
-                raise UsageError(f"{flag} {text}: no such file or folder")
+        if text is not None and not any(
+            Path(place).exists() for place in (text, text.rpartition(":")[0] or text)
+        ):
+            raise UsageError(f"{flag} {text}: no such file or folder")
     if options.report is not None and options.report.is_dir():
         raise UsageError(f"--report {options.report}: is a folder; give the name of a file")
     if options.dump_ir is not None and options.dump_ir.exists() and not options.dump_ir.is_dir():
@@ -250,13 +251,12 @@ def _compile(model: Path, options: CompileOptions) -> CompileResult:
 
 
 def _write(folder: Path, result: CompileResult, model: Path) -> None:
-    from qcompile.output import write_file, write_files
+    from qcompile.output import write_file
 
-    files = result.files()
-    write_files(folder, files)
+    result.write(folder)
     if result.options.report is not None:
         write_file(result.options.report, result.report.to_json())
-    logger.info("wrote %d files for %s to %s", len(files), model.name, folder)
+    logger.info("%s: wrote %s", model.name, folder)
 
 
 def _check_gates(result: CompileResult) -> None:

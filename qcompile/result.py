@@ -1,0 +1,61 @@
+"""What `compile_model` returns, and the files that it stands for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qcompile.backends.artifacts import Artifacts
+from qcompile.config import plan_text
+from qcompile.graph import Graph
+from qcompile.options import CompileOptions
+from qcompile.output import write_files
+from qcompile.plan import Plan
+from qcompile.report.document import Report
+from qcompile.report.markdown import to_markdown
+
+
+@dataclass(frozen=True)
+class CompileResult:
+    """One compilation.
+
+    Attributes:
+        options: as resolved.
+        float_graph: the network as it was quantised: simplified, pruned, in float.
+        integer_graph: what the artifacts compute.
+        plan: formats of all tensors, with the scales that calibration found.
+        input_scales: graph input -> (scale, signed), for the plan.
+        artifacts: what the back end emitted.
+        report: the table.
+        timings: stage -> seconds.
+        verified: whether C and simulator agreed; None if not asked for.
+    """
+
+    options: CompileOptions
+    float_graph: Graph
+    integer_graph: Graph
+    plan: Plan
+    artifacts: Artifacts
+    report: Report
+    timings: Mapping[str, float] = field(default_factory=dict)
+    verified: bool | None = None
+    input_scales: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
+
+    def files(self) -> dict[str, str | bytes]:
+        """Everything that goes into the output folder: relative path -> content."""
+        timings = {stage: round(seconds, 4) for stage, seconds in self.timings.items()}
+        return {
+            **self.artifacts.files,
+            "report.json": self.report.to_json(),
+            "report.md": to_markdown(self.report),
+            "plan.toml": plan_text(
+                self.options, self.plan, self.input_scales, f"Model: {self.report.model}"
+            ),
+            "timings.json": json.dumps(timings, indent=2) + "\n",
+        }
+
+    def write(self, folder: Path) -> None:
+        """Writes all files, completely or not at all."""
+        write_files(folder, self.files())
