@@ -11,5 +11,5 @@ from qcompile.types import Array, TensorType
 
 
 def run(op: Concat, inputs: Sequence[Array], output: TensorType) -> Array:
-    """The inputs side by side; one quantization for all of them."""
-    return np.concatenate(inputs, axis=op.axis)
+    """The inputs side by side; one quantization for all of them, perhaps of different signedness."""
+    return np.concatenate(inputs, axis=op.axis, dtype=output.element.storage, casting="unsafe")
