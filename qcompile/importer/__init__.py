@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from qcompile.importer.model import import_model
+from qcompile.importer.model import declared_shapes, import_model
 
-__all__ = ["import_model"]
+__all__ = ["declared_shapes", "import_model"]

@@ -56,7 +56,7 @@ def resolve_inputs(
             )
     bound: dict[str, int] = {}
     for value in declared:
-        dims = _dimensions(value)
+        dims = dimensions(value)
         if value.name in given:
             _check_given(value.name, dims, given[value.name])
             if dims is not None:
@@ -65,7 +65,7 @@ def resolve_inputs(
                         bound.setdefault(dim, size)
     result = []
     for value in declared:
-        dims = _dimensions(value)
+        dims = dimensions(value)
         shape = given.get(value.name) or _static(value.name, dims, bound)
         if batch_one and shape[:1] != (1,):
             raise ModelError(
@@ -76,7 +76,7 @@ def resolve_inputs(
     return tuple(result)
 
 
-def _dimensions(value: onnx.ValueInfoProto) -> list[int | str] | None:
+def dimensions(value: onnx.ValueInfoProto) -> list[int | str] | None:
     """Sizes and names of the axes ('' for neither); None if not even the rank is known."""
     if value.type.WhichOneof("value") != "tensor_type":
         kind = value.type.WhichOneof("value") or "nothing"

@@ -13,9 +13,9 @@ from qcompile.errors import ModelError, ShapeError, Unsupported, UnsupportedErro
 from qcompile.graph import Graph
 from qcompile.importer.builder import Builder, check_size
 from qcompile.importer.folding import fold, is_foldable
-from qcompile.importer.inputs import resolve_inputs
+from qcompile.importer.inputs import dimensions, resolve_inputs
 from qcompile.importer.node import IMPORTER, make_node
-from qcompile.importer.protobuf import opset_version, read_model
+from qcompile.importer.protobuf import check_text, opset_version, read_model
 from qcompile.importer.table import CONVERTERS
 from qcompile.importer.tensors import TensorReader
 from qcompile.types import Shape, TensorType
@@ -39,6 +39,24 @@ def import_model(path: Path, input_shapes: Mapping[str, Shape] = NO_SHAPES) -> G
     return convert_model(read_model(path), path.parent, input_shapes)
 
 
+def declared_shapes(path: Path) -> dict[str, tuple[int | None, ...]]:
+    """The shape of every network input as the file says it, None for dynamic axes.
+
+    Inputs of unknown rank are left out.
+
+    Raises:
+        ModelError: the file is damaged or unsafe.
+    """
+    proto = read_model(Path(path)).graph
+    initialisers = {item.name for item in proto.initializer}
+    result: dict[str, tuple[int | None, ...]] = {}
+    for value in proto.input:
+        sizes = None if value.name in initialisers else dimensions(value)
+        if sizes is not None:
+            result[value.name] = tuple(None if isinstance(size, str) else size for size in sizes)
+    return result
+
+
 def convert_model(
     model: onnx.ModelProto,
     folder: Path,
@@ -54,17 +72,9 @@ def convert_model(
         batch_one: refuse batches above 1; operator tests lift this, nothing after the float
             executor supports it.
     """
-    try:
-        return _convert(model, folder, input_shapes, batch_one)
-    except UnicodeDecodeError:
-        raise ModelError("the model has a name that is not UTF-8 text; export it again") from None
-
-
-def _convert(
-    model: onnx.ModelProto, folder: Path, input_shapes: Mapping[str, Shape], batch_one: bool
-) -> Graph:
     opset = opset_version(model)
     proto = model.graph
+    check_text(proto)
     if proto.sparse_initializer:
         name = proto.sparse_initializer[0].values.name
         raise ModelError(f"sparse initialiser '{name}' is not supported; export with dense weights")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -55,6 +56,39 @@ def parse_model(content: bytes, name: str) -> onnx.ModelProto:
             f"model '{name}' holds no graph; it is truncated or of another format, export it again"
         )
     return model
+
+
+def check_text(graph: onnx.GraphProto) -> None:
+    """All names must be text: protobuf hands out bytes where they are not UTF-8.
+
+    Raises:
+        ModelError: a name is something else.
+    """
+    for text in _texts(graph):
+        if not isinstance(text, str):
+            raise ModelError(f"the name {text!r} is not UTF-8 text; the file is damaged")
+
+
+def _texts(graph: onnx.GraphProto) -> Iterator[object]:
+    yield graph.name
+    for value in (*graph.input, *graph.output):
+        yield value.name
+        for dim in value.type.tensor_type.shape.dim:
+            yield dim.dim_param
+    for tensor in graph.initializer:
+        yield tensor.name
+        yield from _tensor_texts(tensor)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            yield from _tensor_texts(attribute.t)
+
+
+def _tensor_texts(tensor: onnx.TensorProto) -> Iterator[object]:
+    for entry in tensor.external_data:
+        yield entry.key
+        yield entry.value
 
 
 def opset_version(model: onnx.ModelProto) -> int:

@@ -9,7 +9,10 @@ import numpy as np
 from qcompile.importer.builder import Builder
 from qcompile.importer.node import Node
 from qcompile.ops.activation import RELU, Activation
+from qcompile.ops.add import Add
+from qcompile.ops.mul import Mul
 from qcompile.ops.rescale import Rescale
+from qcompile.types import Array
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -25,7 +28,7 @@ def convert_leaky_relu(node: Node, builder: Builder) -> None:
 
 
 def convert_prelu(node: Node, builder: Builder) -> None:
-    """PRelu with one slope, or one for each channel."""
+    """PRelu: one slope, or one a channel; for others max(x, 0) + slope * min(x, 0)."""
     x = builder.source(node)
     shape = builder.shape(x)
     slope = builder.required(node, 1, "slope")
@@ -34,13 +37,23 @@ def convert_prelu(node: Node, builder: Builder) -> None:
     aligned = slope.reshape((1,) * (len(shape) - slope.ndim) + slope.shape)
     per_channel = (1, *shape[1:2], *(1 for _ in shape[2:]))
     if slope.size != 1 and aligned.shape != per_channel:
-        node.refuse(
-            f"slope of shape {list(slope.shape)} for an input of shape {list(shape)}",
-            "use one slope, or one for each channel (axis 1)",
-        )
+        _emit_general_prelu(node, builder, x, aligned)
+        return
     with np.errstate(over="ignore"):
         values = slope.astype(np.float32).reshape(-1).tolist()
     emit_rescale(node, builder, Activation(slope=tuple(_finite(node, s) for s in values)))
+
+
+def _emit_general_prelu(node: Node, builder: Builder, x: str, slope: Array) -> None:
+    name, above = builder.part(node, "above")
+    builder.emit(Rescale(name=name, inputs=(x,), outputs=(above,), activation=RELU))
+    name, below = builder.part(node, "below")
+    negative = Activation(high=0.0)
+    builder.emit(Rescale(name=name, inputs=(x,), outputs=(below,), activation=negative))
+    name, scaled = builder.part(node, "scaled")
+    factors = builder.constant(node, node.inputs[1], slope)
+    builder.emit(Mul(name=name, inputs=(below, factors), outputs=(scaled,)))
+    builder.emit(Add(name=node.name, inputs=(above, scaled), outputs=(node.output,)))
 
 
 def convert_clip(node: Node, builder: Builder) -> None:
