@@ -1,1 +1,1 @@
-"""TBD"""
+"""Back ends: integer graph in, files out."""

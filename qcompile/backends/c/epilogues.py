@@ -1,0 +1,211 @@
+"""The function that turns a row of sums into a row of outputs: the C form of the epilogue."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from qcompile.backends.c.context import Context
+from qcompile.backends.c.names import float_literal, integer_literal
+from qcompile.backends.c.program import Kernel, Role, Setting, Step, kernel
+from qcompile.numerics import Requantize, Thresholds
+from qcompile.ops import SumOp
+from qcompile.ops.activation import Activation
+from qcompile.passes.choose_kernels import product_type, sums_type
+from qcompile.types import Array, Quantization
+
+
+def plan_epilogue(context: Context, step: Step, op: SumOp, channels: int) -> Kernel:
+    """Declares the constants of `op`'s epilogue in `step` as the local `epilogue`.
+
+    Returns:
+        The kernel that applies it: f(&epilogue, sums, sums_step, pixels, first, channels, y, y_step).
+    """
+    epilogue = op.epilogue
+    if isinstance(epilogue, Requantize):
+        return _requantize(context, step, op, epilogue, channels)
+    if isinstance(epilogue, Thresholds):
+        return _thresholds(context, step, op, epilogue, channels)
+    return _activate(context, step, op, channels)
+
+
+def is_flat(op: SumOp) -> bool:
+    """The epilogue treats all channels alike, so rows may be cut anywhere."""
+    epilogue = op.epilogue
+    if isinstance(epilogue, Requantize):
+        return all(len(vector) == 1 for vector in _vectors(epilogue))
+    if isinstance(epilogue, Thresholds):
+        return all(len(limits) == 1 for limits in epilogue.thresholds)
+    act = op.activation
+    return all(len(vector) == 1 for vector in (act.slope, act.gain, act.shift)) and not bias_of(op)
+
+
+def bias_of(op: SumOp) -> str | None:
+    """The bias input of a float operator that has weights."""
+    has_weights = op.kind in ("Conv", "ConvTranspose", "MatMul")
+    return op.inputs[2] if has_weights and len(op.inputs) > 2 else None
+
+
+def _vectors(epilogue: Requantize) -> Sequence[tuple[int, ...]]:
+    vectors = [
+        epilogue.multipliers,
+        epilogue.biases,
+        epilogue.shifts,
+        epilogue.acc_low,
+        epilogue.acc_high,
+    ]
+    if epilogue.negative is not None:
+        negative = epilogue.negative
+        vectors += [negative.pivots, negative.multipliers, negative.biases]
+    return vectors
+
+
+def _each(values: Sequence[int], channels: int) -> Array:
+    """One value a channel."""
+    return np.array(list(values) * channels if len(values) == 1 else list(values), dtype=object)
+
+
+def _requantize(
+    context: Context, step: Step, op: SumOp, epilogue: Requantize, channels: int
+) -> Kernel:
+    sums, y = sums_type(op), context.ctype(op.output)
+    product = "int64_t" if sums == "int64_t" else product_type(op)
+    flat = is_flat(op)
+    one_shift = len(set(epilogue.shifts)) == 1
+    negative = epilogue.negative
+    suffix = "_wide" if product != sums else ""
+    suffix += "" if flat else "_each" if one_shift else "_shifts"
+    suffix += "_leaky" if negative is not None else ""
+    item = kernel(
+        "requantize",
+        [sums, y],
+        requires=[kernel("shift_floor", [product], type=product)],
+        suffix=suffix,
+        sums=sums,
+        product=product,
+        y=y,
+        flat=flat,
+        one_shift=one_shift,
+        negative=negative is not None,
+    )
+    named: list[tuple[str, tuple[int, ...], str]] = [
+        ("multiplier", epilogue.multipliers, product),
+        ("bias", epilogue.biases, product),
+        ("sum_low", epilogue.acc_low, sums),
+        ("sum_high", epilogue.acc_high, sums),
+    ]
+    if negative is not None:
+        named += [
+            ("pivot", negative.pivots, sums),
+            ("negative_multiplier", negative.multipliers, product),
+            ("negative_bias", negative.biases, product),
+        ]
+    fields = [
+        (name, _constant(step, name, values, ctype, flat, channels))
+        for name, values, ctype in named
+    ]
+    if one_shift:
+        fields.append(("shift", str(epilogue.shifts[0])))
+    else:
+        fields.append(
+            ("shift", _constant(step, "shift", epilogue.shifts, "uint8_t", False, channels))
+        )
+    fields += [("low", str(epilogue.low)), ("high", str(epilogue.high))]
+    _declare(step, item, fields)
+    return item
+
+
+def _constant(
+    step: Step, name: str, values: Sequence[int], ctype: str, flat: bool, channels: int
+) -> str:
+    if flat:
+        return integer_literal(values[0], ctype)
+    return step.table(name, ctype, _each(values, channels), Role.EPILOGUE)
+
+
+def _thresholds(
+    context: Context, step: Step, op: SumOp, epilogue: Thresholds, channels: int
+) -> Kernel:
+    sums, y = sums_type(op), context.ctype(op.output)
+    flat = is_flat(op)
+    item = kernel(
+        "thresholds", [sums, y], suffix="" if flat else "_each", sums=sums, y=y, flat=flat
+    )
+    width = 1 if flat else channels
+    limits = np.stack([_each(values, width) for values in epilogue.thresholds])
+    low, high = (-(1 << 31), (1 << 31) - 1) if sums == "int32_t" else (-(1 << 63), (1 << 63) - 1)
+    limits = np.clip(limits, low, high)
+    table = step.table("limits", sums, limits, Role.EPILOGUE)
+    fields = [("limits", table), ("count", str(len(epilogue.thresholds)))]
+    fields += [("low", str(epilogue.low)), ("rise", str(epilogue.step))]
+    if not flat:
+        fields.append(("width", str(width)))
+    _declare(step, item, fields)
+    return item
+
+
+def _declare(step: Step, item: Kernel, fields: Sequence[tuple[str, str]]) -> None:
+    values = ", ".join(f".{name} = {value}" for name, value in fields)
+    step.locals.append(f"const {item.function}_constants epilogue = {{ {values} }};")
+
+
+def _activate(context: Context, step: Step, op: SumOp, channels: int) -> Kernel:
+    """A float island's bias and activation."""
+    act: Activation = op.activation
+    bias = bias_of(op)
+    settings: dict[str, Setting] = {
+        "bias": bias is not None,
+        "slope": _presence(act.slope, 1.0),
+        "gain": _presence(act.gain, 1.0),
+        "shift": _presence(act.shift, 0.0),
+        "clip": not (math.isinf(act.low) and math.isinf(act.high)),
+    }
+    letters = "b" if bias is not None else ""
+    letters += "".join(
+        letter + {"one": "", "each": "c"}[str(settings[name])]
+        for letter, name in (("s", "slope"), ("g", "gain"), ("h", "shift"))
+        if settings[name] != "no"
+    )
+    letters += "k" if settings["clip"] else ""
+    item = kernel("activate", (), suffix=f"_{letters}" if letters else "", **settings)
+    fields: list[tuple[str, str]] = []
+    if bias is not None:
+        data = real_constant(context, bias)
+        fields.append(("bias", step.table("bias", "float", data, Role.EPILOGUE)))
+    for name, values in (("slope", act.slope), ("gain", act.gain), ("shift", act.shift)):
+        if settings[name] == "one":
+            fields.append((name, float_literal(values[0])))
+        elif settings[name] == "each":
+            fields.append(
+                (name, step.table(name, "float", np.asarray(values, np.float32), Role.EPILOGUE))
+            )
+    if settings["clip"]:
+        fields += [("low", float_literal(act.low)), ("high", float_literal(act.high))]
+    if not fields:
+        fields.append(("unused", "0"))
+    _declare(step, item, fields)
+    return item
+
+
+def _presence(values: Sequence[float], default: float) -> str:
+    if len(values) > 1:
+        return "each"
+    return "no" if values[0] == default else "one"
+
+
+def real_constant(context: Context, value: str) -> Array:
+    """The float32 values of a constant that may be stored as integer codes."""
+    data, kind = context.graph.constants[value], context.type(value)
+    if kind.is_float:
+        return data.astype(np.float32)
+    quantization: Quantization | None = kind.quantization
+    if quantization is None:
+        return data.astype(np.float32)
+    scales = np.asarray(quantization.scale, np.float32)
+    if scales.size > 1:
+        shape = [1] * data.ndim
+        shape[quantization.axis] = scales.size
+        scales = scales.reshape(shape)
+    return np.asarray(data.astype(np.float32) * scales)

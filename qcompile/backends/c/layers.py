@@ -1,0 +1,222 @@
+"""Planners of the operators that multiply by weight tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qcompile.backends.c.context import Context
+from qcompile.backends.c.epilogues import plan_epilogue
+from qcompile.backends.c.names import type_size
+from qcompile.backends.c.program import Kernel, Role, Step, kernel
+from qcompile.backends.c.weights import LENGTH_BLOCK, ROW_BLOCK, Block, plan_weights, round_up
+from qcompile.ops import Conv, ConvTranspose, MatMul
+from qcompile.passes.choose_kernels import KernelChoice
+from qcompile.passes.place_tensors import channels_last, natural
+from qcompile.types import Array, Shape
+
+PATCH_BYTES = 24 * 1024
+"""Patches of one tile stay in the first-level cache."""
+TILE_PIXELS = (8, 64)
+
+
+def plane(values: Sequence[int], default: int) -> tuple[int, int]:
+    """(vertical, horizontal) of one or two spatial axes; one axis is the horizontal one."""
+    if len(values) == 1:
+        return default, int(values[0])
+    return int(values[0]), int(values[1])
+
+
+def image_size(shape: Shape) -> tuple[int, int]:
+    """(height, width) of [1, C, W] or [1, C, H, W]."""
+    return plane(shape[2:], 1)
+
+
+def tile_pixels(length: int, line: str, width: int) -> int:
+    """Pixels whose patches are computed together: an even number."""
+    fitting = PATCH_BYTES // (max(1, length) * type_size(line))
+    limited = min(max(fitting, TILE_PIXELS[0]), TILE_PIXELS[1])
+    return int(min(round_up(limited, 2), round_up(width, 2)))
+
+
+def gather_kernel(x: str, line: str) -> Kernel:
+    return kernel("gather", [x, line], x=x, line=line)
+
+
+def dot_kernel(choice: KernelChoice) -> Kernel:
+    types = [choice.line, choice.sums]
+    return kernel("dot_tile", types, line=choice.line, sums=choice.sums)
+
+
+def plan_conv(context: Context, step: Step, op: Conv) -> None:
+    """Convolution: as dot products of gathered patches, or channel by channel."""
+    shape, out = context.type(op.inputs[0]).shape, context.type(op.output).shape
+    codes = image_weights(context.graph.constants[op.inputs[1]])
+    choice = context.choices[op.name]
+    x = context.read_as(step, "x", op.inputs[0], channels_last(len(shape)))
+    y = context.write_as(step, "y", op.output, channels_last(len(out)))
+    x_type, y_type = context.ctype(op.inputs[0]), context.ctype(op.output)
+    epilogue = plan_epilogue(context, step, op, out[1])
+    size, out_size = image_size(shape), image_size(out)
+    per_group = out[1] // op.groups
+    length = round_up(codes[0].size, LENGTH_BLOCK)
+    rows = round_up(per_group, ROW_BLOCK)
+    tile = tile_pixels(length, choice.line, out_size[1])
+    described = step.shape(
+        "conv_shape",
+        "shape",
+        size=size,
+        out_size=out_size,
+        kernel=codes.shape[2:],
+        stride=plane(op.strides, 1),
+        pad=plane(op.pads_begin, 0),
+        dilation=plane(op.dilations, 1),
+        channels=shape[1],
+        filters=out[1],
+        groups=op.groups,
+        tile=tile,
+    )
+    if choice.kernel == "conv_depthwise":
+        taps = codes.reshape(out[1], -1).T
+        block = Block(taps, 1, taps.shape[0], out[1])
+        plan_weights(context, step, op.inputs[1], choice.line, [block], "column")
+        step.scratch(choice.sums, "sums", out[1])
+        item = _layer_kernel("conv_depthwise", x_type, y_type, choice, epilogue)
+        step.calls.append(f"{step.use(item)}({described}, {x}, weights, &epilogue, {y}, sums);")
+        return
+    ordered = codes.transpose(0, 2, 3, 1)
+    block = Block(ordered, op.groups, per_group, codes[0].size)
+    plan_weights(context, step, op.inputs[1], choice.line, [block], "row")
+    step.scratch(choice.line, "patches", tile * length)
+    step.scratch(choice.sums, "sums", tile * rows)
+    item = _layer_kernel("conv", x_type, y_type, choice, epilogue)
+    step.calls.append(
+        f"{step.use(item)}({described}, {x}, weights, &epilogue, {y}, patches, sums);"
+    )
+
+
+def plan_conv_transpose(context: Context, step: Step, op: ConvTranspose) -> None:
+    """Transposed convolution: one ordinary convolution for each phase of the stride."""
+    shape, out = context.type(op.inputs[0]).shape, context.type(op.output).shape
+    codes = image_weights(context.graph.constants[op.inputs[1]])
+    choice = context.choices[op.name]
+    x = context.read_as(step, "x", op.inputs[0], channels_last(len(shape)))
+    y = context.write_as(step, "y", op.output, channels_last(len(out)))
+    epilogue = plan_epilogue(context, step, op, out[1])
+    stride, pads, dilation = (
+        plane(op.strides, 1),
+        plane(op.pads_begin, 0),
+        plane(op.dilations, 1),
+    )
+    phases_y = phase_taps(codes.shape[2], stride[0], pads[0], dilation[0])
+    phases_x = phase_taps(codes.shape[3], stride[1], pads[1], dilation[1])
+    inputs, outputs = shape[1] // op.groups, out[1] // op.groups
+    grouped = codes.reshape(op.groups, inputs, outputs, *codes.shape[2:])
+    blocks = []
+    for taps_y in phases_y:
+        for taps_x in phases_x:
+            chosen = grouped[:, :, :, [k for k, _ in taps_y]][..., [k for k, _ in taps_x]]
+            ordered = chosen.transpose(0, 2, 3, 4, 1)
+            length = len(taps_y) * len(taps_x) * inputs
+            blocks.append(Block(ordered, op.groups, outputs, length))
+    plan_weights(context, step, op.inputs[1], choice.line, blocks, "row")
+    longest = max(round_up(block.length, LENGTH_BLOCK) for block in blocks)
+    tile = tile_pixels(longest, choice.line, -(-out[-1] // stride[1]))
+    described = step.shape(
+        "conv_transpose_shape",
+        "shape",
+        size=image_size(shape),
+        out_size=image_size(out),
+        stride=stride,
+        channels=shape[1],
+        filters=out[1],
+        groups=op.groups,
+        tile=tile,
+    )
+    tables = []
+    for axis, phases in (("y", phases_y), ("x", phases_x)):
+        tables.append(
+            step.table(f"counts_{axis}", "int32_t", [len(taps) for taps in phases], Role.TABLE)
+        )
+        offsets = [offset for taps in phases for _, offset in taps] or [0]
+        tables.append(step.table(f"taps_{axis}", "int32_t", offsets, Role.TABLE))
+    step.scratch(choice.line, "patches", tile * longest)
+    step.scratch(choice.sums, "sums", tile * round_up(outputs, ROW_BLOCK))
+    x_type, y_type = context.ctype(op.inputs[0]), context.ctype(op.output)
+    item = _layer_kernel("conv_transpose", x_type, y_type, choice, epilogue)
+    step.calls.append(
+        f"{step.use(item)}({described}, {x}, weights, {', '.join(tables)}, &epilogue, {y}, "
+        "patches, sums);"
+    )
+
+
+def plan_matmul(context: Context, step: Step, op: MatMul) -> None:
+    """Product with a constant matrix: a convolution with one tap over the rows of x."""
+    shape, out = context.type(op.inputs[0]).shape, context.type(op.output).shape
+    choice = context.choices[op.name]
+    x = context.read_as(step, "x", op.inputs[0], natural(len(shape)))
+    y = context.write_as(step, "y", op.output, natural(len(out)))
+    epilogue = plan_epilogue(context, step, op, out[-1])
+    matrix = context.graph.constants[op.inputs[1]]
+    inputs, outputs = matrix.shape
+    width = context.type(op.inputs[0]).size // inputs
+    length = round_up(inputs, LENGTH_BLOCK)
+    tile = tile_pixels(length, choice.line, width)
+    described = step.shape(
+        "matmul_shape", "shape", rows=width, inputs=inputs, outputs=outputs, tile=tile
+    )
+    block = Block(np.ascontiguousarray(matrix.T), 1, outputs, inputs)
+    plan_weights(context, step, op.inputs[1], choice.line, [block], "row")
+    step.scratch(choice.line, "patches", tile * length)
+    step.scratch(choice.sums, "sums", tile * round_up(outputs, ROW_BLOCK))
+    x_type, y_type = context.ctype(op.inputs[0]), context.ctype(op.output)
+    item = _layer_kernel("matmul", x_type, y_type, choice, epilogue)
+    step.calls.append(
+        f"{step.use(item)}({described}, {x}, weights, &epilogue, {y}, patches, sums);"
+    )
+
+
+def image_weights(weights: Array) -> Array:
+    """Weights of a 1-D kernel as those of a kernel of height 1."""
+    return weights[:, :, None, :] if weights.ndim == 3 else weights
+
+
+def phase_taps(
+    kernel_size: int, stride: int, pad: int, dilation: int
+) -> list[list[tuple[int, int]]]:
+    """For each output phase the (tap, input offset) pairs that reach it.
+
+    Output position o = phase + i * stride receives tap k from input i + offset, where
+    o + pad - k * dilation = (i + offset) * stride.
+    """
+    return [
+        [
+            (k, (phase + pad - k * dilation) // stride)
+            for k in range(kernel_size)
+            if (phase + pad - k * dilation) % stride == 0
+        ]
+        for phase in range(stride)
+    ]
+
+
+def _layer_kernel(template: str, x: str, y: str, choice: KernelChoice, epilogue: Kernel) -> Kernel:
+    requires = [epilogue]
+    settings: dict[str, str] = {}
+    if template != "conv_depthwise":
+        gather, dot = gather_kernel(x, choice.line), dot_kernel(choice)
+        requires = [gather, dot, epilogue]
+        settings = {"gather": gather.function, "dot_tile": dot.function}
+    types = [x] if choice.line == "int16_t" else [x, choice.line]
+    return kernel(
+        template,
+        types,
+        requires=requires,
+        suffix="_" + epilogue.function,
+        x=x,
+        y=y,
+        line=choice.line,
+        sums=choice.sums,
+        epilogue=epilogue.function,
+        **settings,
+    )

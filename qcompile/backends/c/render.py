@@ -1,0 +1,348 @@
+"""From the planned program to text: everything that fills the file templates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jinja2
+
+from qcompile.backends.c import vectors as test_vectors
+from qcompile.backends.c.names import (
+    c_type,
+    comment_text,
+    double_literal,
+    float_literal,
+    identifier,
+    integer_literal,
+    short,
+    string_text,
+    unique,
+)
+from qcompile.backends.c.program import Kernel, Role, Shape, Step, Table
+from qcompile.graph import Graph
+from qcompile.passes.place_tensors import Placement
+from qcompile.passes.plan_buffers import BufferPlan
+from qcompile.types import Array, FloatType, TensorType, q_format
+
+VALUES_PER_LINE = 100
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The planned program: what the templates and the verification need to know."""
+
+    entry: str
+    graph: Graph
+    steps: tuple[Step, ...]
+    placements: Mapping[str, Placement]
+    release: BufferPlan
+    debug: BufferPlan
+
+    @property
+    def taps(self) -> tuple[tuple[Step, str], ...]:
+        """Every activation that lies in the arena, in order of production."""
+        return tuple(
+            (step, value)
+            for step in self.steps
+            for value in step.op.outputs
+            if value not in self.graph.outputs
+        )
+
+    @property
+    def needs_math(self) -> bool:
+        return any(item.needs_math for item in all_kernels(self.steps))
+
+
+@dataclass(frozen=True)
+class Port:
+    """A public tensor: parameter of the entry function and macros of the header."""
+
+    name: str
+    macro: str
+    value: str
+    kind: TensorType
+
+    @property
+    def ctype(self) -> str:
+        return c_type(self.kind.element)
+
+    @property
+    def shown_name(self) -> str:
+        return comment_text(self.value, 60)
+
+    @property
+    def text(self) -> str:
+        return type_text(self.kind)
+
+    @property
+    def scale(self) -> str | None:
+        quantization = self.kind.quantization
+        if quantization is None or not quantization.is_per_tensor:
+            return None
+        return double_literal(quantization.scale[0])
+
+
+def value_name(value: str) -> str:
+    """Buffer of an activation."""
+    return f"value {value}"
+
+
+def scratch_name(index: int, name: str) -> str:
+    """Buffer of scratch memory `name` of step `index`."""
+    return f"scratch {index} {name}"
+
+
+def ports(layout: Layout, values: Sequence[str], role: str) -> list[Port]:
+    """Parameters for the graph's inputs or outputs; `role` is 'input' or 'output'."""
+    if len(values) == 1:
+        names = [role]
+    else:
+        parts = [identifier(value) for value in values]
+        names = unique(f"{role}_{part}" if part else role for part in parts)
+    entry = layout.entry.upper()
+    return [
+        Port(name, f"{entry}_{name.upper()}", value, layout.graph.types[value])
+        for name, value in zip(names, values, strict=True)
+    ]
+
+
+def type_text(kind: TensorType) -> str:
+    """'u6[1,16,256,256] Q4.2': element, shape and format, for comments."""
+    text = str(kind)
+    quantization = kind.quantization
+    if quantization is None or isinstance(kind.element, FloatType):
+        return text
+    if not quantization.is_per_tensor:
+        return f"{text} scale per channel"
+    fixed = q_format(kind.element, quantization.scale[0])
+    return f"{text} {fixed}" if fixed else f"{text} scale {quantization.scale[0]:.6g}"
+
+
+def all_kernels(steps: Sequence[Step]) -> list[Kernel]:
+    """Every kernel once, each after the kernels it calls."""
+    found: dict[str, Kernel] = {}
+
+    def visit(item: Kernel) -> None:
+        for required in item.requires:
+            visit(required)
+        known = found.setdefault(item.function, item)
+        if known != item:
+            raise ValueError(f"two kernels are named {item.function}")
+
+    for step in steps:
+        for item in step.kernels:
+            visit(item)
+    return list(found.values())
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """The templates, with the few filters they use."""
+    result = jinja2.Environment(
+        loader=jinja2.PackageLoader("qcompile.templates", "c"),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    result.filters["short"] = short
+    result.filters["comment"] = comment_text
+    result.filters["string"] = string_text
+    return result
+
+
+def kernel_text(item: Kernel) -> str:
+    """The C function of one kernel."""
+    template = environment().get_template(f"kernels/{item.template}.c.j2")
+    return template.render(function=item.function, **dict(item.settings)).strip() + "\n"
+
+
+def table_values(table: Table) -> str:
+    """The initialiser of a table, wrapped."""
+    if table.ctype == "float":
+        items = [float_literal(float(value)) for value in table.values]
+    elif table.ctype == "double":
+        items = [double_literal(float(value)) for value in table.values]
+    else:
+        items = [integer_literal(int(value), table.ctype) for value in table.values]
+    lines, line = [], ""
+    for item in items:
+        if len(line) + len(item) > VALUES_PER_LINE - 8:
+            lines.append(line.rstrip())
+            line = ""
+        line += f"{item}, "
+    lines.append(line.rstrip(", "))
+    return "\n    ".join(lines)
+
+
+def shape_types(steps: Sequence[Step]) -> list[tuple[str, list[str]]]:
+    """(struct, declarations) of every descriptor type."""
+    found: dict[str, list[str]] = {}
+    for step in steps:
+        for shape in step.shapes:
+            declared = [
+                f"{name}[{len(value)}]" if isinstance(value, tuple) else name
+                for name, value in shape.fields
+            ]
+            if found.setdefault(shape.struct, declared) != declared:
+                raise ValueError(f"two forms of {shape.struct}")
+    return list(found.items())
+
+
+def shape_text(shape: Shape) -> str:
+    """The initialiser of a descriptor."""
+    parts = []
+    for name, value in shape.fields:
+        shown = f"{{ {', '.join(map(str, value))} }}" if isinstance(value, tuple) else str(value)
+        parts.append(f".{name} = {shown}")
+    return f"static const {shape.struct} {shape.name} = {{ {', '.join(parts)} }};"
+
+
+def step_comment(graph: Graph, step: Step) -> str:
+    """One line that says what a step computes."""
+    op = step.op
+    inputs = ", ".join(
+        type_text(graph.types[value]) for value in op.inputs if value not in graph.constants
+    )
+    text = f"{op.label()}: {inputs} -> {type_text(graph.output_type(op))}"
+    for value in op.inputs:
+        if value in graph.constants and not graph.types[value].is_float:
+            kind = graph.types[value]
+            text += f"; constant {kind.element}[{','.join(map(str, kind.shape))}]"
+    accumulator = getattr(op, "accumulator", None)
+    if accumulator is not None:
+        text += f"; sums {accumulator}"
+    return comment_text(text, 240)
+
+
+def pointer_lines(layout: Layout, index: int, step: Step, public: Mapping[str, str]) -> list[str]:
+    """Declarations of a step's pointers."""
+    lines = []
+    for pointer in step.pointers:
+        constant = "const " if pointer.value is not None and not pointer.writes else ""
+        if pointer.value is not None and pointer.value in public:
+            source = public[pointer.value]
+        else:
+            macro = offset_macro(layout, index, pointer.name, pointer.value)
+            source = f"({constant}{pointer.ctype} *)(void *)(memory + {macro})"
+        lines.append(f"{constant}{pointer.ctype} *const {pointer.name} = {source};")
+    return lines
+
+
+def offset_macro(layout: Layout, index: int, name: str, value: str | None) -> str:
+    """Name of the constant that holds a buffer's offset."""
+    if value is None:
+        return f"AT_{layout.steps[index].prefix.upper()}_{name.upper()}"
+    for step in layout.steps:
+        if value in step.op.outputs:
+            number = step.op.outputs.index(value)
+            return f"AT_{step.prefix.upper()}" + (f"_{number}" if number else "")
+    raise KeyError(value)
+
+
+def offsets(layout: Layout) -> list[tuple[str, int, int]]:
+    """(constant, release offset, debug offset) of every buffer."""
+    rows = []
+    for index, step in enumerate(layout.steps):
+        names = [(value, None) for value in step.op.outputs if value not in layout.graph.outputs]
+        scratch = [(None, pointer.name) for pointer in step.pointers if pointer.value is None]
+        for value, local in [*names, *scratch]:
+            key = value_name(value) if value is not None else scratch_name(index, local or "")
+            macro = offset_macro(layout, index, local or "", value)
+            rows.append((macro, layout.release.offsets[key], layout.debug.offsets[key]))
+    return rows
+
+
+def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Variables of the templates of header and source."""
+    graph = layout.graph
+    inputs = ports(layout, graph.inputs, "input")
+    outputs = ports(layout, tuple(dict.fromkeys(graph.outputs)), "output")
+    names = {port.value: port.name for port in [*outputs, *inputs]}
+    written = {value for op in graph.ops for value in op.outputs}
+    passed = [port for port in outputs if port.value not in written]
+    tables = [table for step in layout.steps for table in step.tables]
+    blocks = [
+        {
+            "comment": step_comment(graph, step),
+            "shapes": [shape_text(shape) for shape in step.shapes],
+            "pointers": pointer_lines(layout, index, step, names),
+            "locals": step.locals,
+            "calls": [*step.before, *step.calls, *step.after],
+        }
+        for index, step in enumerate(layout.steps)
+    ]
+    taps = [
+        {
+            "operator": step.op.name,
+            "value": value,
+            "offset": offset_macro(layout, 0, "", value),
+            "type": c_type(graph.types[value].element),
+            "count": graph.types[value].size,
+        }
+        for step, value in layout.taps
+    ]
+    return {
+        "entry": layout.entry,
+        "macro": layout.entry.upper(),
+        "metadata": [
+            (comment_text(str(key)), comment_text(str(value), 400))
+            for key, value in metadata.items()
+        ],
+        "network": comment_text(graph.name),
+        "inputs": inputs,
+        "outputs": outputs,
+        "passed": passed,
+        "release_bytes": layout.release.size,
+        "debug_bytes": layout.debug.size,
+        "alignment": 16,
+        "offsets": offsets(layout),
+        "needs_math": layout.needs_math,
+        "shape_types": shape_types(layout.steps),
+        "kernels": [kernel_text(item) for item in all_kernels(layout.steps)],
+        "weights": [table for table in tables if table.role is Role.WEIGHTS],
+        "other_tables": [table for table in tables if table.role is not Role.WEIGHTS],
+        "table_values": table_values,
+        "steps": blocks,
+        "taps": taps,
+    }
+
+
+def render(
+    layout: Layout,
+    metadata: Mapping[str, str],
+    vectors: Sequence[Mapping[str, Array]],
+    separate_weights: bool,
+) -> dict[str, str | bytes]:
+    """All files of the program."""
+    entry = layout.entry
+    context = model_context(layout, metadata) | {"separate_weights": separate_weights}
+    files: dict[str, str | bytes] = {
+        f"{entry}.h": fill("model.h.j2", context),
+        f"{entry}.c": fill("model.c.j2", context),
+    }
+    if separate_weights:
+        files[f"{entry}_weights.h"] = fill("weights.h.j2", context)
+    data = test_vectors.lay_out(layout.graph, vectors)
+    embedded = data.size <= test_vectors.LARGEST_EMBEDDED
+    context |= {"vectors": data, "embedded": embedded}
+    if embedded:
+        files["vectors.h"] = fill("vectors.h.j2", context)
+    else:
+        files["vectors.bin"] = data.binary()
+    files["main.c"] = fill("main.c.j2", context)
+    files["Makefile"] = fill("Makefile.j2", context)
+    files["CMakeLists.txt"] = fill("CMakeLists.txt.j2", context)
+    return files
+
+
+def fill(name: str, context: Mapping[str, Any]) -> str:
+    """One file, without trailing blanks and with at most one empty line in sequence."""
+    text = environment().get_template(name).render(**context)
+    text = re.sub(r"[ \t]+\n", "\n", text)
+    return re.sub(r"\n{3,}", "\n\n", text)
