@@ -26,11 +26,11 @@ class CompileResult:
         float_graph: the network as it was quantised: simplified, pruned, in float.
         integer_graph: what the artifacts compute.
         plan: formats of all tensors, with the scales that calibration found.
-        input_scales: graph input -> (scale, signed), for the plan.
         artifacts: what the back end emitted.
         report: the table.
         timings: stage -> seconds.
         verified: whether C and simulator agreed; None if not asked for.
+        dumps: the graph after each pass as text, by file name (only with `dump_ir`).
     """
 
     options: CompileOptions
@@ -41,7 +41,6 @@ class CompileResult:
     report: Report
     timings: Mapping[str, float] = field(default_factory=dict)
     verified: bool | None = None
-    input_scales: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
 
     def files(self) -> dict[str, str | bytes]:
         """Everything that goes into the output folder: relative path -> content."""
@@ -50,9 +49,7 @@ class CompileResult:
             **self.artifacts.files,
             "report.json": self.report.to_json(),
             "report.md": to_markdown(self.report),
-            "plan.toml": plan_text(
-                self.options, self.plan, self.input_scales, f"Model: {self.report.model}"
-            ),
+            "plan.toml": plan_text(self.options, self.plan, f"Model: {self.report.model}"),
             "timings.json": json.dumps(timings, indent=2) + "\n",
         }
 
