@@ -179,10 +179,13 @@ def _predict(
         progress=step,
     )
     tile = _spatial(next(iter(shapes.values())))
-    return [
+    maps = [
         assemble(list(itertools.islice(parts, count)), label.shape, tile)
         for count, label in zip(counts, data.labels, strict=True)
     ]
+    # Lets the generator finish: it reports the last step and ends its processes.
+    next(parts, None)
+    return maps
 
 
 def _decide(output: str, decision: Decision, values: Mapping[str, Array]) -> Array:
