@@ -137,6 +137,12 @@ def _print_passes(context: click.Context, _: click.Parameter, value: bool) -> No
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="Another copy of report.json."
 )
 @click.option("--entry", metavar="NAME", help="Prefix of the C names.  [network]")
+@click.option(
+    "--separate-weights",
+    is_flag=True,
+    default=None,
+    help="Put the packed weights into a C file of their own.",
+)
 @click.option("--seed", type=int, help="Of everything that is drawn at random.  [0]")
 @click.option(
     "--workers", type=int, metavar="N", help="Processes for evaluation; 0: all cores.  [0]"
@@ -251,9 +257,11 @@ def _compile(model: Path, options: CompileOptions) -> CompileResult:
 
 
 def _write(folder: Path, result: CompileResult, model: Path) -> None:
-    from qcompile.output import write_file
+    from qcompile.output import write_file, write_files
 
     result.write(folder)
+    if result.options.dump_ir is not None:
+        write_files(result.options.dump_ir, result.dumps)
     if result.options.report is not None:
         write_file(result.options.report, result.report.to_json())
     logger.info("%s: wrote %s", model.name, folder)

@@ -47,6 +47,7 @@ OPTION_KEYS = (
     "range_method",
     "data_keys",
     "entry",
+    "separate_weights",
     "verify",
     *_INTEGERS,
     *_FLOATS,
@@ -71,6 +72,7 @@ PLAN_KEYS = (
     "metric_threshold",
     "prune",
     "entry",
+    "separate_weights",
     "seed",
 )
 """The options that decide what is emitted: a plan writes these, and no paths."""
@@ -220,7 +222,7 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
         if len(keys) != 2:
             raise UsageError(f"{where}: needs two keys, those of the images and of the labels")
         return keys
-    if key == "verify":
+    if key in ("verify", "separate_weights"):
         return _boolean(value, where)
     if key in _INTEGERS:
         return _integer(value, where)

@@ -17,6 +17,7 @@ import numpy as np
 from qcompile.data_files import ArrayFile, open_arrays, read_folder
 from qcompile.errors import DataError
 from qcompile.feeds import Feed, channel_axis, channels
+from qcompile.graph import Graph
 from qcompile.types import Array, Shape
 
 CALIBRATION_KEYS = ("train_x", "x", "images", "val_x")
@@ -288,6 +289,20 @@ def generated_feeds(
             feed[name] = np.clip(pixels + noise, 0, 255).astype(np.uint8)
         result.append(feed)
     return result
+
+
+def random_feeds(graph: Graph, seed: int, count: int = 2) -> list[Feed]:
+    """Inputs without any structure for the compiled graph: every pixel value, floats of -4 to 4."""
+    generator = np.random.default_rng((seed, 1))
+    return [
+        {
+            name: generator.uniform(-4, 4, graph.types[name].shape).astype(np.float32)
+            if graph.types[name].is_float
+            else generator.integers(0, 256, graph.types[name].shape).astype(np.uint8)
+            for name in graph.inputs
+        }
+        for _ in range(count)
+    ]
 
 
 def load_evaluation(

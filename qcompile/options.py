@@ -179,6 +179,7 @@ class CompileOptions:
     dump_ir: Path | None = None
     report: Path | None = None
     entry: str = "network"
+    separate_weights: bool = False
     seed: int = 0
     workers: int = 0
     verbosity: int = 0

@@ -41,6 +41,7 @@ class CompileResult:
     report: Report
     timings: Mapping[str, float] = field(default_factory=dict)
     verified: bool | None = None
+    dumps: Mapping[str, str] = field(default_factory=dict)
 
     def files(self) -> dict[str, str | bytes]:
         """Everything that goes into the output folder: relative path -> content."""

@@ -42,7 +42,7 @@ def calibrate(
     graph: Graph,
     feeds: Sequence[Mapping[str, Array]],
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Runs the float graph on every feed and keeps extremes and samples of all activations.
 
@@ -50,7 +50,7 @@ def calibrate(
         graph: a float graph.
         feeds: network inputs by name, already preprocessed.
         seed: of the sampling positions; equal seeds give equal samples.
-        progress: called with the number of images done.
+        progress: called with (done, total) images.
     """
     from qcompile.sim.executor import Executor
 
@@ -73,7 +73,7 @@ def calibrate(
                 chosen = flat[generator.integers(0, flat.size, per_image)]
             samples[name].append(chosen.astype(np.float32))
         if progress is not None:
-            progress(index + 1)
+            progress(index + 1, len(feeds))
     return Calibration(
         {
             name: Statistics(lows[name], highs[name], np.concatenate(samples[name]))

@@ -1,0 +1,394 @@
+"""The table of contents of the compiler: what happens to a model, in order.
+
+model.onnx -> importer -> float graph -> SIMPLIFY -> COMPRESS -> QUANTIZE -> LOWER -> back end
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qcompile import __version__
+from qcompile.backends.artifacts import Artifacts
+from qcompile.backends.c.backend import CBackend, CProgram
+from qcompile.backends.c.verify import verify
+from qcompile.boundary import InputKind, InputSpec
+from qcompile.config import options_table
+from qcompile.data import (
+    EvaluationData,
+    calibration_feeds,
+    generated_feeds,
+    load_evaluation,
+    random_feeds,
+    read_calibration,
+    shape_from_images,
+)
+from qcompile.errors import VerificationError
+from qcompile.evaluate import Evaluation, evaluate
+from qcompile.feeds import Feed, choose_input_kind, float_feed, integer_feed
+from qcompile.graph import Graph
+from qcompile.importer import declared_shapes, import_model
+from qcompile.ops import ArgMax, Threshold
+from qcompile.options import CompileOptions, Target
+from qcompile.passes.assign_formats import assign_formats
+from qcompile.passes.base import Dump, Pass, run_passes
+from qcompile.passes.calibrate import Calibration, calibrate
+from qcompile.passes.drop_no_ops import DropNoOps
+from qcompile.passes.fold_affine import FoldAffine
+from qcompile.passes.fuse_activations import FuseActivations
+from qcompile.passes.lower_to_integer import LowerToInteger
+from qcompile.passes.prune_filters import PruneFilters
+from qcompile.passes.quantize_activations import QuantizeActivations, resolved_plan
+from qcompile.passes.quantize_weights import QuantizeWeights
+from qcompile.passes.recognise_group_norm import RecogniseGroupNorm
+from qcompile.passes.recognise_silu import RecogniseSilu
+from qcompile.passes.select_output import SelectOutput
+from qcompile.plan import Plan
+from qcompile.printer import print_graph
+from qcompile.report.document import build_report
+from qcompile.report.layers import layer_rows, measure_fidelity
+from qcompile.result import CompileResult
+from qcompile.sim.compare import compare_runs
+from qcompile.sim.executor import Executor
+from qcompile.sim.file import load_network, network_bytes
+from qcompile.sim.vectors import vectors_bytes
+from qcompile.types import Shape
+
+Progress = Callable[[str, int, int], None]
+"""progress(stage, done, total)"""
+
+NETWORK_FILE = "network.qnet.npz"
+VECTORS_FILE = "vectors.npz"
+VERIFY_INPUTS = 3
+VECTORS = 2
+FIDELITY_IMAGES = 8
+
+
+def simplify_passes(options: CompileOptions) -> tuple[Pass, ...]:
+    """Float graph in, the same function with fewer operators out."""
+    return (
+        SelectOutput(options.output_kind, options.metric_threshold),
+        DropNoOps(),
+        RecogniseGroupNorm(),
+        RecogniseSilu(),
+        FoldAffine(),
+        FuseActivations(),
+        DropNoOps(),
+    )
+
+
+def compress_passes(options: CompileOptions) -> tuple[Pass, ...]:
+    """Removes what matters least."""
+    return (PruneFilters(options.prune),) if options.prune > 0 else ()
+
+
+def quantize_passes(
+    options: CompileOptions, plan: Plan, specs: Mapping[str, InputSpec], calibration: Calibration
+) -> tuple[Pass, ...]:
+    """Float graph and plan in, codes and scales out."""
+    return (
+        QuantizeWeights(plan),
+        QuantizeActivations(plan, specs, calibration, options.range_method),
+    )
+
+
+def lower_passes(specs: Mapping[str, InputSpec]) -> tuple[Pass, ...]:
+    """From real-valued operators on codes to exact integer arithmetic."""
+    return (LowerToInteger(specs),)
+
+
+def list_passes() -> tuple[tuple[str, str], ...]:
+    """Name and purpose of every pass, in order."""
+    options = CompileOptions(prune=0.5)
+    passes = (
+        *simplify_passes(options),
+        *compress_passes(options),
+        *quantize_passes(options, Plan(), {}, Calibration()),
+        *lower_passes({}),
+    )
+    return tuple((item.name, (type(item).__doc__ or "").split("\n")[0]) for item in passes)
+
+
+def compile_model(
+    model: Path | str, options: CompileOptions | None = None, progress: Progress | None = None
+) -> CompileResult:
+    """Compiles one ONNX model. Nothing is written: see `CompileResult.write`.
+
+    Args:
+        model: path of the ONNX file.
+        options: what the command line's flags say; defaults if None.
+        progress: told about the long stages.
+
+    Raises:
+        QCompileError: the model, the data or the options are wrong; the message is one line.
+    """
+    model = Path(model)
+    options = options or CompileOptions()
+    run = _Run(options, progress or (lambda stage, done, total: None))
+
+    with run.timed("import"):
+        imported = import_model(model, _input_shapes(model, options))
+        source = _load_sources(imported, options)
+    specs = {
+        name: InputSpec(source.kind, options.input_scale, options.input_mean, options.input_std)
+        for name in imported.inputs
+    }
+    with run.timed("simplify"):
+        simplified = run_passes(imported, simplify_passes(options), run.dump)
+        compressed = run_passes(simplified, compress_passes(options), run.dump)
+    plan = assign_formats(compressed, options)
+    with run.timed("calibrate"):
+        calibration = _calibration(compressed, plan, source, specs, run)
+    with run.timed("quantize"):
+        passes = quantize_passes(options, plan, specs, calibration)
+        quantized = run_passes(compressed, passes, run.dump)
+        plan = resolved_plan(quantized, plan)
+        integer = run_passes(quantized, lower_passes(specs), run.dump)
+
+    feeds = [integer_feed(feed, integer, specs) for feed in source.feeds]
+    with run.timed("emit"):
+        sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+        target = _TARGETS[options.target](
+            integer, options, _metadata(model, sha256, options), feeds
+        )
+    with run.timed("verify"):
+        verified, details = _verify(integer, options, target, feeds, run)
+    with run.timed("evaluate"):
+        evaluation = _evaluate(simplified, integer, source, specs, options, run)
+    with run.timed("report"):
+        images = source.feeds[:FIDELITY_IMAGES]
+        step = run.stage("compare")
+        fidelity = measure_fidelity(compressed, integer, images, specs, step)
+        report = build_report(
+            version=__version__,
+            model=model.name,
+            sha256=sha256,
+            options=options,
+            float_graph=compressed,
+            integer_graph=integer,
+            layers=layer_rows(compressed, integer, fidelity, target.layer_bytes),
+            calibration=source.origin if calibration.images else "plan",
+            calibration_images=calibration.images,
+            weight_bytes_emitted=target.constant_bytes,
+            arena_bytes=target.arena_bytes,
+            evaluation=evaluation,
+            verified=verified,
+            details=details,
+        )
+    return CompileResult(
+        options,
+        compressed,
+        integer,
+        plan,
+        target.artifacts,
+        report,
+        run.timings,
+        verified,
+        run.dumps,
+    )
+
+
+@dataclass
+class _Run:
+    """What one compilation collects on its way: timings and dumps of the graph."""
+
+    options: CompileOptions
+    progress: Progress
+    timings: dict[str, float] = field(default_factory=dict)
+    dumps: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
+
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.progress(name, done, total)
+
+    @property
+    def dump(self) -> Dump | None:
+        return self._keep if self.options.dump_ir is not None else None
+
+    def _keep(self, name: str, graph: Graph) -> None:
+        self.dumps[f"{len(self.dumps):02d}-{name}.txt"] = print_graph(graph)
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Calibration and evaluation data in the network's shapes."""
+
+    feeds: Sequence[Feed]
+    origin: str
+    kind: InputKind
+    evaluation: EvaluationData | None
+
+
+def _input_shapes(model: Path, options: CompileOptions) -> Mapping[str, Shape]:
+    """The given shapes; dynamic axes of a single input may come from the calibration images."""
+    if options.input_shapes or options.calib is None:
+        return options.input_shapes
+    declared = declared_shapes(model)
+    if len(declared) != 1:
+        return options.input_shapes
+    ((name, sizes),) = declared.items()
+    if all(size is not None for size in sizes[1:]) or len(sizes) < 3:
+        return options.input_shapes
+    images = read_calibration(options.calib, {name: sizes[1] or 1})[name]
+    first = images[0][None] if isinstance(images, list) else images
+    shape = shape_from_images(first, sizes)
+    return options.input_shapes if shape is None else {name: shape}
+
+
+def _load_sources(graph: Graph, options: CompileOptions) -> _Sources:
+    shapes = {name: graph.types[name].shape for name in graph.inputs}
+    evaluation = None
+    if options.data is not None:
+        evaluation = load_evaluation(options.data, shapes, options.data_keys)
+    if options.calib is not None:
+        feeds = calibration_feeds(options.calib, shapes, options.calib_images)
+        arrays = [array for feed in feeds for array in feed.values()]
+        if evaluation is not None:
+            arrays += [array for image in evaluation.images for array in image.values()]
+        kind = choose_input_kind(options.input_kind, arrays, "--calib")
+        return _Sources(feeds, "data", kind, evaluation)
+    arrays = []
+    if evaluation is not None:
+        arrays = [array for image in evaluation.images for array in image.values()]
+    kind = choose_input_kind(options.input_kind, arrays, "--data")
+    return _Sources(generated_feeds(shapes, options.seed), "generated", kind, evaluation)
+
+
+def _calibration(
+    graph: Graph,
+    plan: Plan,
+    source: _Sources,
+    specs: Mapping[str, InputSpec],
+    run: _Run,
+) -> Calibration:
+    """What the float network's tensors look like; nothing where the plan has every scale."""
+    layers = [plan.layers[op.name] for op in graph.ops if not isinstance(op, ArgMax | Threshold)]
+    layers += plan.inputs.values()
+    if all(layer.output.is_float or layer.scale is not None for layer in layers):
+        return Calibration()
+    feeds = [float_feed(feed, specs) for feed in source.feeds]
+    return calibrate(graph, feeds, run.options.seed, run.stage("calibrate"))
+
+
+@dataclass(frozen=True)
+class _Emitted:
+    """What a target made, and what it costs (None where the target has no such thing)."""
+
+    artifacts: Artifacts
+    program: CProgram | None = None
+    network: bytes = b""
+    layer_bytes: Mapping[str, int] | None = None
+    constant_bytes: int | None = None
+    arena_bytes: int | None = None
+
+
+def _emit_c(
+    graph: Graph, options: CompileOptions, metadata: Mapping[str, str], feeds: Sequence[Feed]
+) -> _Emitted:
+    executor = Executor(graph)
+    vectors = [{**feed, **executor.run(feed)} for feed in feeds[:VECTORS]]
+    program = _c_backend(options).emit(graph, metadata, vectors)
+    layer_bytes = {name: item.total for name, item in program.layer_bytes.items()}
+    return _Emitted(
+        program.artifacts,
+        program,
+        layer_bytes=layer_bytes,
+        constant_bytes=program.constant_bytes,
+        arena_bytes=program.arena_bytes,
+    )
+
+
+def _emit_sim(
+    graph: Graph, options: CompileOptions, metadata: Mapping[str, str], feeds: Sequence[Feed]
+) -> _Emitted:
+    data = network_bytes(graph, metadata)
+    executor = Executor(graph)
+    vectors = [{**feed, **executor.run(feed)} for feed in feeds[:VECTORS]]
+    return _Emitted(
+        Artifacts({NETWORK_FILE: data, VECTORS_FILE: vectors_bytes(graph, vectors)}), network=data
+    )
+
+
+Emit = Callable[[Graph, CompileOptions, Mapping[str, str], Sequence[Feed]], _Emitted]
+_TARGETS: Mapping[Target, Emit] = {Target.C: _emit_c, Target.SIM: _emit_sim}
+
+
+def _c_backend(options: CompileOptions) -> CBackend:
+    return CBackend(options.entry, options.separate_weights)
+
+
+def _metadata(model: Path, sha256: str, options: CompileOptions) -> dict[str, str]:
+    """What the emitted files say of their origin: no paths, no times."""
+    table = options_table(options)
+    said = ", ".join(f"{key}={value}" for key, value in table.items() if value not in (None, {}))
+    return {"qcompile": __version__, "model": model.name, "sha256": sha256, "options": said}
+
+
+def _verify(
+    graph: Graph,
+    options: CompileOptions,
+    emitted: _Emitted,
+    feeds: Sequence[Feed],
+    run: _Run,
+) -> tuple[bool | None, dict[str, Any]]:
+    """Whether the emitted program computes what the simulator does, and what was measured.
+
+    Raises:
+        VerificationError: it does not; names the first operator, index and both values.
+    """
+    if not options.verify:
+        return None, {}
+    inputs = [*feeds[:VERIFY_INPUTS], *random_feeds(graph, options.seed)]
+    if emitted.program is None:
+        return _verify_file(graph, emitted.network, inputs), {}
+    result = verify(graph, emitted.program, inputs)
+    if result.mismatch is not None:
+        raise VerificationError(f"C and simulator differ at {result.mismatch}")
+    return True, result.details()
+
+
+def _verify_file(graph: Graph, network: bytes, feeds: Sequence[Feed]) -> bool:
+    """Whether the network file, read back, computes the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / NETWORK_FILE
+        path.write_bytes(network)
+        reloaded = Executor(load_network(path)[0])
+    executor = Executor(graph)
+    for feed in feeds:
+        expected = executor.run(feed, taps="all")
+        difference = compare_runs(expected, reloaded.run(feed, taps="all"), graph)
+        if difference is not None:
+            raise VerificationError(f"the network file differs at {difference}")
+    return True
+
+
+def _evaluate(
+    float_graph: Graph,
+    integer_graph: Graph,
+    source: _Sources,
+    specs: Mapping[str, InputSpec],
+    options: CompileOptions,
+    run: _Run,
+) -> Evaluation | None:
+    if source.evaluation is None:
+        return None
+    return evaluate(
+        float_graph,
+        integer_graph,
+        source.evaluation,
+        specs,
+        options.metric_threshold,
+        options.workers or None,
+        run.stage("evaluate"),
+    )
