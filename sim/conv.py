@@ -7,17 +7,22 @@ every partial sum (float32 below 2**24), so the integer kernel shares all of thi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from qcompile.ops import Conv
 from qcompile.sim.activation import finish_float
 from qcompile.sim.epilogue import finisher, matrix_dtype
+from qcompile.sim.threads import in_lanes
 from qcompile.types import Array, Shape, TensorType
 
-TILE_BYTES = 2 << 20
-"""Size of a tile's patch matrix: large enough for threaded BLAS, small enough for the caches."""
+TILE_BYTES = 1 << 20
+"""Size of a tile's patch matrix: about one core's share of the second-level cache."""
+TILE_GROUP = 4
+"""Tiles come in multiples of this, for as many threads to share."""
+SMALL_BYTES = 1 << 16
+"""Patch matrices below this are not worth a second thread."""
 
 Finish = Callable[[Array], Array]
 """Turns the sums [N, M, rows, ...] of a tile into its outputs; may work in place."""
@@ -70,21 +75,25 @@ def convolve(x: Array, weights: Array, op: Conv, result: Array, finish: Finish) 
     taps = tuple(np.ndindex(*kernel))
     plain = len(taps) == 1 and all(stride == 1 for stride in op.strides)
     row_bytes = len(taps) * x.shape[1] * x.dtype.itemsize * int(np.prod(spatial_out[1:]))
-    buffer = np.empty(0, x.dtype)
-    for first, last in row_tiles(spatial_out[0], row_bytes):
-        tile_shape = (last - first, *spatial_out[1:])
-        if not plain and buffer.shape[2:] != tile_shape:
-            # one buffer for all tiles: fresh memory would cost a page fault every 4 kB
-            buffer = np.empty((x.shape[1], len(taps), *tile_shape), x.dtype)
-        for image in range(x.shape[0]):
-            patches = padded[image, :, first:last] if plain else buffer
-            if not plain:
-                for index, tap in enumerate(taps):
-                    where = window(tap, op.strides, op.dilations, first, last, spatial_out)
-                    buffer[:, index] = padded[image][(slice(None), *where)]
-            columns = patches.reshape(groups, channels * len(taps), -1)
-            acc = np.matmul(matrix, columns).reshape(1, -1, *tile_shape)
-            result[image : image + 1, :, first:last] = finish(acc)
+
+    def run_tiles(tiles: Sequence[tuple[int, int]]) -> None:
+        buffer = np.empty(0, x.dtype)
+        for first, last in tiles:
+            tile_shape = (last - first, *spatial_out[1:])
+            if not plain and buffer.shape[2:] != tile_shape:
+                # one buffer for all tiles: fresh memory would cost a page fault every 4 kB
+                buffer = np.empty((x.shape[1], len(taps), *tile_shape), x.dtype)
+            for image in range(x.shape[0]):
+                patches = padded[image, :, first:last] if plain else buffer
+                if not plain:
+                    for index, tap in enumerate(taps):
+                        where = window(tap, op.strides, op.dilations, first, last, spatial_out)
+                        buffer[:, index] = padded[image][(slice(None), *where)]
+                columns = patches.reshape(groups, channels * len(taps), -1)
+                acc = np.matmul(matrix, columns).reshape(1, -1, *tile_shape)
+                result[image : image + 1, :, first:last] = finish(acc)
+
+    in_lanes(run_tiles, row_tiles(spatial_out[0], row_bytes))
 
 
 def _depthwise(padded: Array, weights: Array, op: Conv, result: Array, finish: Finish) -> None:
@@ -95,20 +104,25 @@ def _depthwise(padded: Array, weights: Array, op: Conv, result: Array, finish: F
     taps = tuple(np.ndindex(*weights.shape[2:]))
     factors = weights.reshape(channels, multiplicity, len(taps))
     row_bytes = weights.shape[0] * padded.dtype.itemsize * int(np.prod(spatial_out[1:]))
-    for first, last in row_tiles(spatial_out[0], 2 * row_bytes):
-        tile_shape = (last - first, *spatial_out[1:])
-        for image in range(images):
-            acc = np.zeros((channels, multiplicity, *tile_shape), padded.dtype)
-            product = np.empty_like(acc)
-            for index, tap in enumerate(taps):
-                where = window(tap, op.strides, op.dilations, first, last, spatial_out)
-                view = padded[image][(slice(None), *where)]
-                factor = factors[:, :, index].reshape(
-                    channels, multiplicity, *(1,) * len(spatial_out)
-                )
-                np.multiply(view[:, None], factor, out=product)
-                acc += product
-            result[image : image + 1, :, first:last] = finish(acc.reshape(1, -1, *tile_shape))
+
+    def run_tiles(tiles: Sequence[tuple[int, int]]) -> None:
+        for first, last in tiles:
+            tile_shape = (last - first, *spatial_out[1:])
+            for image in range(images):
+                acc = np.zeros((channels, multiplicity, *tile_shape), padded.dtype)
+                product = np.empty_like(acc)
+                for index, tap in enumerate(taps):
+                    where = window(tap, op.strides, op.dilations, first, last, spatial_out)
+                    view = padded[image][(slice(None), *where)]
+                    factor = factors[:, :, index].reshape(
+                        channels, multiplicity, *(1,) * len(spatial_out)
+                    )
+                    np.multiply(view[:, None], factor, out=product)
+                    acc += product
+                done = finish(acc.reshape(1, -1, *tile_shape))
+                result[image : image + 1, :, first:last] = done
+
+    in_lanes(run_tiles, row_tiles(spatial_out[0], 2 * row_bytes))
 
 
 def pad_spatial(x: Array, begins: Sequence[int], ends: Sequence[int], value: float = 0) -> Array:
@@ -151,9 +165,14 @@ def window(
     return tuple(parts)
 
 
-def row_tiles(rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """(first, last + 1) of equal tiles of output rows of about `TILE_BYTES`."""
-    count = max(1, -(-rows * row_bytes // TILE_BYTES))
-    step = max(1, -(-rows // count))
-    for first in range(0, rows, step):
-        yield first, min(rows, first + step)
+def row_tiles(rows: int, row_bytes: int) -> list[tuple[int, int]]:
+    """(first, last + 1) of equal tiles of output rows of about `TILE_BYTES`.
+
+    Their number is a multiple of `TILE_GROUP` unless there is little to do, and depends on the
+    shapes alone: so do the digits of float results.
+    """
+    if rows * row_bytes < SMALL_BYTES:
+        return [(0, rows)]
+    groups = -(-rows * row_bytes // (TILE_BYTES * TILE_GROUP))
+    count = min(rows, groups * TILE_GROUP)
+    return [(rows * i // count, rows * (i + 1) // count) for i in range(count)]

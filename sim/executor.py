@@ -11,6 +11,7 @@ from qcompile.errors import DataError, GraphError
 from qcompile.graph import Graph, Op, Stage
 from qcompile.sim.kernel import KernelFunction
 from qcompile.sim.table import KERNELS
+from qcompile.sim.threads import single_threaded_blas
 from qcompile.types import Array, IntType, TensorType, per_channel
 
 Observer = Callable[[str, Array], None]
@@ -91,14 +92,19 @@ class Executor:
         Raises:
             DataError: the feeds do not fit the graph's inputs, or a tap does not exist.
         """
-        graph = self.graph
         keep = self._kept(taps)
         values = self._checked(feeds)
+        with single_threaded_blas():
+            return self._run(values, keep, observe)
+
+    def _run(
+        self, values: dict[str, Array], keep: set[str], observe: Observer | None
+    ) -> dict[str, Array]:
         if observe is not None:
             for name, data in values.items():
                 observe(name, data)
         result = {name: data for name, data in values.items() if name in keep}
-        result |= {name: graph.constants[name] for name in keep if name in graph.constants}
+        result |= {name: data for name, data in self.graph.constants.items() if name in keep}
         for step in self._steps:
             inputs = [
                 values[name] if constant is None else constant

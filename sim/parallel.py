@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from qcompile.errors import ToolError
 from qcompile.graph import Graph
 from qcompile.sim.executor import Executor
+from qcompile.sim.threads import cores, limit_threads
 from qcompile.types import Array
 
 Values = Mapping[str, Array]
@@ -44,8 +45,7 @@ def run_many(
 ) -> Iterator[dict[str, Array]]:
     """The outputs (and taps) of `graph` for each feed, in the order of the feeds.
 
-    Integer results do not depend on `workers`. Float sums may, in their last digits: a BLAS with
-    another number of threads adds in another order.
+    No digit of a result depends on `workers`.
 
     Args:
         graph: a float or integer graph.
@@ -83,14 +83,18 @@ def map_many(
                 progress()
         return
     Executor(graph)  # its errors belong to the caller, not to a dying worker
-    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_prepare, initargs=(graph,))
+    pool = ProcessPoolExecutor(
+        count,
+        get_context("spawn"),
+        initializer=_prepare,
+        initargs=(graph, max(1, cores() // count)),
+    )
     waiting: deque[Future[Any]] = deque()
-    threads = max(1, cores() // count)
     source = iter(feeds)
     try:
         while True:
             for feed in islice(source, 2 * count - len(waiting)):
-                with _spawn_environment(threads):
+                with _spawn_environment():
                     waiting.append(pool.submit(_run, dict(feed), taps, reduce))
             if not waiting:
                 return
@@ -113,19 +117,13 @@ def worker_count(workers: int | None) -> int:
     return max(1, cores() if workers is None else workers)
 
 
-def cores() -> int:
-    """Processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 _executor: Executor | None = None
 """In a worker process: its copy of the graph, prepared once."""
 
 
-def _prepare(graph: Graph) -> None:
+def _prepare(graph: Graph, threads: int) -> None:
     global _executor
+    limit_threads(threads)
     _executor = Executor(graph)
 
 
@@ -139,13 +137,14 @@ def _run(
 
 
 @contextmanager
-def _spawn_environment(threads: int) -> Iterator[None]:
-    """While processes start: each BLAS gets its share of the cores, and the user's main script is
-    hidden, so that it is not executed again in every process (it may lack a `__main__` guard)."""
+def _spawn_environment() -> Iterator[None]:
+    """While processes start: their BLAS libraries are told to start no threads, and the user's main
+    script is hidden, so that it is not executed again in every process (it may lack a `__main__`
+    guard)."""
     with _SPAWNING:
         saved = {name: os.environ.get(name) for name in BLAS_VARIABLES}
         main = sys.modules["__main__"]
-        os.environ.update(dict.fromkeys(BLAS_VARIABLES, str(threads)))
+        os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
         sys.modules["__main__"] = ModuleType("__main__")
         try:
             yield
