@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import TextIO
 
 from rich.console import Console
@@ -31,9 +32,19 @@ def print_report(report: Report, stream: TextIO, width: int | None = None) -> No
         stream: usually standard output.
         width: columns; None asks the terminal.
     """
-    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    terminal = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
     if width is None:
-        console.width = max(LEAST_WIDTH, console.width) if console.is_terminal else PIPE_WIDTH
+        width = max(LEAST_WIDTH, terminal.width) if terminal.is_terminal else PIPE_WIDTH
+    if terminal.is_terminal:
+        terminal.width = width
+        _print(report, terminal)
+        return
+    text = StringIO()
+    _print(report, Console(file=text, width=width, highlight=False, markup=False, emoji=False))
+    stream.writelines(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+
+
+def _print(report: Report, console: Console) -> None:
     console.print(_layers(report, console.width))
     console.print()
     console.print(_totals(report))
@@ -42,7 +53,8 @@ def print_report(report: Report, stream: TextIO, width: int | None = None) -> No
         console.print()
         console.print(_dice(rows))
     console.print()
-    console.print(Text(f"{calibration_text(report)}; {verification_text(report)}"))
+    console.print(Text(calibration_text(report)))
+    console.print(Text(verification_text(report)))
     for warning in report.warnings:
         console.print(Text(f"warning: {warning}"))
 
