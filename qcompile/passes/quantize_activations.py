@@ -50,7 +50,7 @@ from qcompile.passes.calibrate import Calibration, Statistics
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer
 from qcompile.types import CodebookKind, IntType, Quantization, Range, TensorType
 
-TABLE_BITS = 8
+TABLE_BITS = 12
 """Look-up tables and softmax take at most this many bits; wider inputs are rescaled first."""
 
 CONSTANT_OPERAND_BITS = 16
