@@ -8,23 +8,49 @@ import numpy as np
 
 from qcompile.ops import ConvTranspose
 from qcompile.sim.activation import finish_float
-from qcompile.sim.conv import pad_spatial
-from qcompile.sim.epilogue import finish_integer, matrix_dtype
+from qcompile.sim.conv import Finish, pad_spatial, row_tiles
+from qcompile.sim.epilogue import finisher, matrix_dtype
+from qcompile.sim.threads import in_lanes
 from qcompile.types import Array, TensorType
 
 
 def run_float(op: ConvTranspose, inputs: Sequence[Array], output: TensorType) -> Array:
     """The real transposed convolution."""
+    x, weights = inputs[0], inputs[1]
     bias = inputs[2] if len(inputs) > 2 else None
-    return finish_float(op, accumulate(inputs[0], inputs[1], op), bias)
+    result = np.empty(output.shape, x.dtype)
+    spread(x, weights, op, result, lambda acc: finish_float(op, acc, bias))
+    return result
 
 
 def run_integer(op: ConvTranspose, inputs: Sequence[Array], output: TensorType) -> Array:
     """Exact sums."""
     dtype = matrix_dtype(op)
-    return finish_integer(
-        op, accumulate(inputs[0].astype(dtype), inputs[1].astype(dtype), op), output
-    )
+    result = np.empty(output.shape, output.integer.storage)
+    x, weights = (data.astype(dtype) for data in inputs)
+    spread(x, weights, op, result, finisher(op, output))
+    return result
+
+
+def spread(x: Array, weights: Array, op: ConvTranspose, result: Array, finish: Finish) -> None:
+    """Writes finish(sums) into `result` [N, M, *spatial].
+
+    Where the taps fill the output without overlap or border (the usual upsampling), tiles of input
+    rows are independent and stay in the cache; otherwise everything is one tile.
+    """
+    kernel = weights.shape[2:]
+    borders = (*op.pads_begin, *op.pads_end, *op.output_padding)
+    if kernel != op.strides or max(op.dilations) > 1 or any(borders):
+        result[...] = finish(accumulate(x, weights, op))
+        return
+
+    def run_tiles(tiles: Sequence[tuple[int, int]]) -> None:
+        for first, last in tiles:
+            rows = slice(first * kernel[0], last * kernel[0])
+            result[:, :, rows] = finish(accumulate(x[:, :, first:last], weights, op))
+
+    row_bytes = result.size // x.shape[2] * x.dtype.itemsize
+    in_lanes(run_tiles, row_tiles(x.shape[2], row_bytes))
 
 
 def accumulate(x: Array, weights: Array, op: ConvTranspose) -> Array:
