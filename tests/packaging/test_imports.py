@@ -18,7 +18,7 @@ LAYERS = (
     {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
     | {"printer", "verifier", "verify_integer"},
     {"backends"},
-    {"config", "data", "data_files", "evaluate", "feeds", "pipeline", "report"},
+    {"config", "data", "data_files", "evaluate", "feeds", "pipeline", "report", "result", "output"},
     {"cli"},
 )
 """From the ground up: a module imports from its own layer and from those before it."""
@@ -53,6 +53,12 @@ def walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def is_module(name: str) -> bool:
+    """Whether `qcompile.<part>` is a module of ours."""
+    part = name.split(".")[1]
+    return (PACKAGE / part).is_dir() or (PACKAGE / f"{part}.py").is_file()
+
+
 def imported(tree: ast.Module) -> Iterator[str]:
     """Every module named by an import statement, wherever it stands."""
     for node in ast.walk(tree):
@@ -61,7 +67,9 @@ def imported(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, "relative imports hide the direction"
             if node.module == "qcompile":
-                yield from (f"qcompile.{alias.name}" for alias in node.names)
+                # `from qcompile import ops` names a module, `import __version__` does not.
+                found = (f"qcompile.{alias.name}" for alias in node.names)
+                yield from (name for name in found if is_module(name))
             else:
                 yield node.module
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from qcompile.backends.c.table import PLANNERS
 from qcompile.graph import Op
 from qcompile.ops import OPERATORS, POINTWISE, Dequantize, Quantize
+from qcompile.packing import Packing
 from qcompile.sim.table import KERNELS
 from tests.op_cases import CASES
 
@@ -45,3 +47,23 @@ def test_the_simulator_has_it(operator: type[Op]) -> None:
 def test_it_has_cases(operator: type[Op]) -> None:
     assert (ROOT / "tests" / "op_cases" / f"{stem(operator)}.py").is_file()
     assert stem(operator) in CASES, "not in the list of tests/op_cases/__init__.py"
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=stem)
+def test_the_c_back_end_has_it(operator: type[Op]) -> None:
+    assert operator in PLANNERS, f"backends/c/table.py has no row for {operator.__name__}"
+    for template in PLANNERS[operator].templates:
+        path = ROOT / "templates" / "c" / "kernels" / f"{template}.c.j2"
+        assert path.is_file(), f"{path.name} is missing"
+
+
+def test_every_c_kernel_is_used() -> None:
+    """Kernels are named in a planner's row, required by another kernel's planner, or dead."""
+    sources = "".join(
+        path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / "qcompile" / "backends" / "c").glob("*.py"))
+    )
+    by_packing = {f"unpack_{packing.value}" for packing in Packing}
+    kernels = (ROOT / "templates" / "c" / "kernels").glob("*.c.j2")
+    stems = {path.name.removesuffix(".c.j2") for path in kernels}
+    assert not {name for name in stems - by_packing if f'"{name}"' not in sources}
