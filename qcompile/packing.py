@@ -1,9 +1,9 @@
 """Integer tensors as dense words: C arrays now, memory images of hardware later.
 
 Codes follow each other without gaps, least significant bit first: code i of width b occupies bits
-i * b .. i * b + b - 1 of the byte stream. Three kinds of code exist: two's complement, base-3 digits
-(five ternary weights in a byte, 1.6 bits each), and indices into a table of the values that occur
-(`pow2` and `binary` weights, whose values are sparse).
+i * b .. i * b + b - 1 of the byte stream. Three kinds of code exist: two's complement, base-3
+digits (five ternary weights in a byte, 1.6 bits each), and indices into a table of the values that
+occur (`pow2` and `binary` weights, whose values are sparse).
 """
 
 from __future__ import annotations

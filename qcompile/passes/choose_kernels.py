@@ -5,8 +5,8 @@ Before: an operator with types.          After: operator name -> `KernelChoice`.
     Conv u6 -> u6, weights i4, accumulator i17   -> conv: int16 lines, int32 sums, cost 1 a product
     Conv u16 -> ..., accumulator i40             -> conv: int32 lines, int64 sums, cost 4 a product
 
-The rows of `CONV_KERNELS` are tried cheapest first; a SIMD variant becomes one more row with its own
-range predicate, and nothing else changes.
+The rows of `CONV_KERNELS` are tried cheapest first; a SIMD variant becomes one more row with its
+own range predicate, and nothing else changes.
 """
 
 from __future__ import annotations

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from qcompile.backends.artifacts import Artifacts
 from qcompile.backends.c.check import unsupported
 from qcompile.backends.c.context import Context
+from qcompile.backends.c.emitted import CProgram, LayerBytes
 from qcompile.backends.c.names import check_entry, identifier
 from qcompile.backends.c.program import Role, Step
 from qcompile.backends.c.render import Layout, render, scratch_name, value_name
 from qcompile.backends.c.table import PLANNERS
+from qcompile.backends.c.verify import VerifyResult, verify
 from qcompile.errors import Unsupported, UnsupportedError
 from qcompile.graph import Graph
 from qcompile.packing import TernaryPacking
@@ -22,38 +24,6 @@ from qcompile.types import Array
 
 ALIGNMENT = 16
 LARGEST_ARENA = (1 << 31) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class LayerBytes:
-    """Constant bytes of one operator in the object file."""
-
-    weights: int
-    epilogue: int
-    tables: int
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.epilogue + self.tables
-
-
-@dataclass(frozen=True)
-class CProgram:
-    """The emitted files and what they cost.
-
-    Attributes:
-        artifacts: the files.
-        arena_bytes: memory the caller supplies to the release build.
-        constant_bytes: summed sizes of all `static const` objects.
-        layer_bytes: operator name -> its part of `constant_bytes`.
-        layout: names, offsets and placements, for verification.
-    """
-
-    artifacts: Artifacts
-    arena_bytes: int
-    constant_bytes: int
-    layer_bytes: Mapping[str, LayerBytes]
-    layout: Layout = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -139,6 +109,12 @@ class CBackend:
             steps.append(step)
         return steps
 
+    def verify(
+        self, graph: Graph, program: CProgram, feeds_list: Sequence[Mapping[str, Array]]
+    ) -> VerifyResult:
+        """Builds `program` and compares it with the simulator; see `verify.verify`."""
+        return verify(graph, program, feeds_list)
+
 
 def plan_arena(graph: Graph, steps: Sequence[Step], keep_all: bool) -> BufferPlan:
     """Places activations and scratch memory; `keep_all` lets every activation live to the end."""
@@ -159,3 +135,6 @@ def plan_arena(graph: Graph, steps: Sequence[Step], keep_all: bool) -> BufferPla
                 buffers.append(Buffer(name, pointer.scratch_bytes, index, index))
     plan = PlanBuffers(ALIGNMENT).run(buffers)
     return BufferPlan(plan.offsets, max(plan.size, ALIGNMENT))
+
+
+__all__ = ["CBackend", "CProgram", "LayerBytes", "plan_arena"]

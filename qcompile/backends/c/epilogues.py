@@ -21,7 +21,7 @@ def plan_epilogue(context: Context, step: Step, op: SumOp, channels: int) -> Ker
     """Declares the constants of `op`'s epilogue in `step` as the local `epilogue`.
 
     Returns:
-        The kernel that applies it: f(&epilogue, sums, sums_step, pixels, first, channels, y, y_step).
+        The kernel that applies it to rows of sums.
     """
     epilogue = op.epilogue
     if isinstance(epilogue, Requantize):
@@ -169,7 +169,8 @@ def _activate(context: Context, step: Step, op: SumOp, channels: int) -> Kernel:
         if settings[name] != "no"
     )
     letters += "k" if settings["clip"] else ""
-    item = kernel("activate", (), suffix=f"_{letters}" if letters else "", **settings)
+    name = f"activate_{letters}" if letters else "activate"
+    item = Kernel("activate", name, tuple(settings.items()))
     fields: list[tuple[str, str]] = []
     if bias is not None:
         data = real_constant(context, bias)

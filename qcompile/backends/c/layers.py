@@ -41,10 +41,12 @@ def tile_pixels(length: int, line: str, width: int) -> int:
 
 
 def gather_kernel(x: str, line: str) -> Kernel:
+    """The kernel that widens inputs into patches."""
     return kernel("gather", [x, line], x=x, line=line)
 
 
 def dot_kernel(choice: KernelChoice) -> Kernel:
+    """The kernel of the inner loops."""
     types = [choice.line, choice.sums]
     return kernel("dot_tile", types, line=choice.line, sums=choice.sums)
 
@@ -202,11 +204,11 @@ def phase_taps(
 
 def _layer_kernel(template: str, x: str, y: str, choice: KernelChoice, epilogue: Kernel) -> Kernel:
     requires = [epilogue]
-    settings: dict[str, str] = {}
+    gather_name = dot_name = ""
     if template != "conv_depthwise":
         gather, dot = gather_kernel(x, choice.line), dot_kernel(choice)
         requires = [gather, dot, epilogue]
-        settings = {"gather": gather.function, "dot_tile": dot.function}
+        gather_name, dot_name = gather.function, dot.function
     types = [x] if choice.line == "int16_t" else [x, choice.line]
     return kernel(
         template,
@@ -218,5 +220,6 @@ def _layer_kernel(template: str, x: str, y: str, choice: KernelChoice, epilogue:
         line=choice.line,
         sums=choice.sums,
         epilogue=epilogue.function,
-        **settings,
+        gather=gather_name,
+        dot_tile=dot_name,
     )

@@ -8,12 +8,17 @@ from collections.abc import Iterable
 from qcompile.errors import UsageError
 from qcompile.types import Element, FloatType
 
-C_KEYWORDS = frozenset(
-    ["auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while", "_Bool", "_Complex", "_Imaginary"]
-)
-CXX_KEYWORDS = frozenset(
-    ["alignas", "alignof", "and", "asm", "bitand", "bitor", "bool", "catch", "class", "compl", "concept", "constexpr", "const_cast", "decltype", "delete", "dynamic_cast", "explicit", "export", "false", "friend", "mutable", "namespace", "new", "noexcept", "not", "nullptr", "operator", "or", "private", "protected", "public", "reinterpret_cast", "requires", "static_assert", "static_cast", "template", "this", "thread_local", "throw", "true", "try", "typeid", "typename", "using", "virtual", "wchar_t", "xor", "main"]
-)
+_RESERVED_WORDS = """
+    auto break case char const continue default do double else enum extern float for goto if inline
+    int long register restrict return short signed sizeof static struct switch typedef union
+    unsigned void volatile while
+    alignas alignof and asm bitand bitor bool catch class compl concept constexpr decltype delete
+    explicit export false friend mutable namespace new noexcept not nullptr operator or private
+    protected public requires template this throw true try typeid typename using virtual xor
+    main errno stdin stdout stderr signal assert memcpy memset malloc free
+"""
+RESERVED = frozenset(_RESERVED_WORDS.split())
+"""Keywords of C and C++, and names of the standard library that files or symbols would shadow."""
 LONGEST_ENTRY = 48
 
 
@@ -28,7 +33,7 @@ def check_entry(entry: str) -> str:
             f"--entry '{entry[:60]}' is no C identifier; use a letter, then letters, digits and "
             f"underscores, at most {LONGEST_ENTRY}"
         )
-    if entry in C_KEYWORDS or entry in CXX_KEYWORDS:
+    if entry in RESERVED:
         raise UsageError(f"--entry '{entry}' is a reserved word of C or C++; choose another name")
     return entry
 

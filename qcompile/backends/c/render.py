@@ -194,6 +194,21 @@ def shape_types(steps: Sequence[Step]) -> list[tuple[str, list[str]]]:
     return list(found.items())
 
 
+def wrapped(text: str) -> list[str]:
+    """An initialiser broken before its fields, where it exceeds the line."""
+    lines = [""]
+    for index, part in enumerate(text.split(", .")):
+        piece = part if index == 0 else f".{part}"
+        if index > 0:
+            lines[-1] += ","
+            if len(lines[-1]) + len(piece) > VALUES_PER_LINE - 12:
+                lines.append("    " + piece)
+                continue
+            piece = " " + piece
+        lines[-1] += piece
+    return lines
+
+
 def shape_text(shape: Shape) -> str:
     """The initialiser of a descriptor."""
     parts = []
@@ -270,9 +285,9 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
     blocks = [
         {
             "comment": step_comment(graph, step),
-            "shapes": [shape_text(shape) for shape in step.shapes],
+            "shapes": [line for shape in step.shapes for line in wrapped(shape_text(shape))],
             "pointers": pointer_lines(layout, index, step, names),
-            "locals": step.locals,
+            "locals": [line for text in step.locals for line in wrapped(text)],
             "calls": [*step.before, *step.calls, *step.after],
         }
         for index, step in enumerate(layout.steps)
@@ -284,6 +299,7 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
             "offset": offset_macro(layout, 0, "", value),
             "type": c_type(graph.types[value].element),
             "count": graph.types[value].size,
+            "bytes": graph.types[value].storage_bytes,
         }
         for step, value in layout.taps
     ]
@@ -329,7 +345,7 @@ def render(
     if separate_weights:
         files[f"{entry}_weights.h"] = fill("weights.h.j2", context)
     data = test_vectors.lay_out(layout.graph, vectors)
-    embedded = data.size <= test_vectors.LARGEST_EMBEDDED
+    embedded = data.embeddable
     context |= {"vectors": data, "embedded": embedded}
     if embedded:
         files["vectors.h"] = fill("vectors.h.j2", context)
@@ -339,6 +355,11 @@ def render(
     files["Makefile"] = fill("Makefile.j2", context)
     files["CMakeLists.txt"] = fill("CMakeLists.txt.j2", context)
     return files
+
+
+def harness(layout: Layout) -> str:
+    """The program that verification runs."""
+    return fill("harness.c.j2", model_context(layout, {}))
 
 
 def fill(name: str, context: Mapping[str, Any]) -> str:

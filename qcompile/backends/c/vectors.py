@@ -9,7 +9,7 @@ import numpy as np
 
 from qcompile.backends.c.names import float_literal, integer_literal
 from qcompile.errors import DataError
-from qcompile.graph import Graph
+from qcompile.graph import Graph, Op
 from qcompile.ops import MOVEMENT, Dequantize, Lookup
 from qcompile.types import Array
 
@@ -28,6 +28,17 @@ class Vectors:
     @property
     def size(self) -> int:
         return sum(array.nbytes for row in self.arrays for array in row)
+
+    @property
+    def embeddable(self) -> bool:
+        """Small enough for a header, and without the floats that C has no constants for."""
+        finite = all(
+            bool(np.isfinite(array).all())
+            for row in self.arrays
+            for array in row
+            if array.dtype.kind == "f"
+        )
+        return finite and self.size <= LARGEST_EMBEDDED
 
     def binary(self) -> bytes:
         """All arrays after one another, little endian."""
@@ -73,5 +84,5 @@ def lay_out(graph: Graph, vectors: Sequence[Mapping[str, Array]]) -> Vectors:
 
 def has_float_island(graph: Graph) -> bool:
     """Some operator computes in floats, beyond moving them and crossing the boundary."""
-    exact = (Dequantize, Lookup, *MOVEMENT)
+    exact: tuple[type[Op], ...] = (Dequantize, Lookup, *MOVEMENT)
     return any(graph.output_type(op).is_float and not isinstance(op, exact) for op in graph.ops)

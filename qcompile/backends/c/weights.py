@@ -19,6 +19,7 @@ LENGTH_BLOCK = 8
 
 
 def round_up(value: int, multiple: int) -> int:
+    """The next multiple that is not smaller."""
     return -(-value // multiple) * multiple
 
 

@@ -1,0 +1,41 @@
+"""What the C back end returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qcompile.backends.artifacts import Artifacts
+from qcompile.backends.c.render import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBytes:
+    """Constant bytes of one operator in the object file."""
+
+    weights: int
+    epilogue: int
+    tables: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.epilogue + self.tables
+
+
+@dataclass(frozen=True)
+class CProgram:
+    """The emitted files and what they cost.
+
+    Attributes:
+        artifacts: the files.
+        arena_bytes: memory the caller supplies to the release build.
+        constant_bytes: summed sizes of all `static const` objects.
+        layer_bytes: operator name -> its part of `constant_bytes`.
+        layout: names, offsets and placements, for verification.
+    """
+
+    artifacts: Artifacts
+    arena_bytes: int
+    constant_bytes: int
+    layer_bytes: Mapping[str, LayerBytes]
+    layout: Layout = field(repr=False)
