@@ -5,12 +5,13 @@ model.onnx -> importer -> float graph -> SIMPLIFY -> COMPRESS -> QUANTIZE -> LOW
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from qcompile.feeds import Feed, choose_input_kind, float_feed, integer_feed
 from qcompile.graph import Graph
 from qcompile.importer import declared_shapes, import_model
 from qcompile.ops import ArgMax, Threshold
-from qcompile.options import CompileOptions, Target
+from qcompile.options import CompileOptions, InputChoice, Target
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.passes.base import Dump, Pass, run_passes
 from qcompile.passes.calibrate import Calibration, calibrate
@@ -133,8 +134,18 @@ def compile_model(
     run = _Run(options, progress or (lambda stage, done, total: None))
 
     with run.timed("import"):
-        imported = import_model(model, _input_shapes(model, options))
+        shapes = _input_shapes(model, options)
+        imported = import_model(model, shapes)
         source = _load_sources(imported, options)
+    # What the data decided goes into the plan, which repeats the run without them.
+    options = replace(options, input_shapes=shapes, input_kind=InputChoice(source.kind.value))
+    run.options = options
+    # What was found out is part of the plan: it must reproduce the run without the data.
+    options = run.options = dataclasses.replace(
+        options,
+        input_kind=InputChoice(source.kind.value),
+        input_shapes={name: imported.types[name].shape for name in imported.inputs},
+    )
     specs = {
         name: InputSpec(source.kind, options.input_scale, options.input_mean, options.input_std)
         for name in imported.inputs
@@ -217,6 +228,8 @@ class _Run:
         return self._keep if self.options.dump_ir is not None else None
 
     def _keep(self, name: str, graph: Graph) -> None:
+        if name == "start" and self.dumps:
+            return  # the result of the passes before
         self.dumps[f"{len(self.dumps):02d}-{name}.txt"] = print_graph(graph)
 
 
