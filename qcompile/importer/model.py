@@ -13,6 +13,7 @@ from qcompile.errors import ModelError, ShapeError, Unsupported, UnsupportedErro
 from qcompile.graph import Graph
 from qcompile.importer.builder import Builder, check_size
 from qcompile.importer.folding import fold, is_foldable
+from qcompile.importer.functions import inline_functions
 from qcompile.importer.inputs import dimensions, resolve_inputs
 from qcompile.importer.node import IMPORTER, make_node
 from qcompile.importer.protobuf import check_text, opset_version, read_model
@@ -73,6 +74,7 @@ def convert_model(
             executor supports it.
     """
     opset = opset_version(model)
+    model = inline_functions(model)
     proto = model.graph
     check_text(proto)
     if proto.sparse_initializer:
