@@ -225,10 +225,10 @@ def _verify_float(graph: Graph) -> None:
 def _verify_integer(graph: Graph) -> None:
     for name in graph.inputs:
         kind = graph.types[name]
-        if not (kind.element == FLOAT32 or kind.element == IntType(8, signed=False)):
+        if kind.element != FLOAT32 and not isinstance(kind.element, IntType):
             raise GraphError(
                 f"graph '{graph.name}': input '{name}' is {kind}; "
-                f"the integer stage takes raw pixels (u8) or float32"
+                f"the integer stage takes integers or float32"
             )
     for op in graph.ops:
         verify_integer_op(graph, op)
