@@ -184,6 +184,8 @@ def command(model: Path, **given: Any) -> None:
     folder = options.output or Path(f"{model.stem}-qcompile")
     _check_places(model, folder, options)
     result = _compile(model, options)
+    for warning in result.report.warnings:
+        logger.warning("%s", warning)
     _write(folder, result, model)
     if options.verbosity >= 0:
         from qcompile.report.table import print_report

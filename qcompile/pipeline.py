@@ -44,6 +44,7 @@ from qcompile.passes.drop_no_ops import DropNoOps
 from qcompile.passes.fold_affine import FoldAffine
 from qcompile.passes.fuse_activations import FuseActivations
 from qcompile.passes.lower_to_integer import LowerToInteger
+from qcompile.passes.move_transposes import MoveTransposes
 from qcompile.passes.prune_filters import PruneFilters
 from qcompile.passes.quantize_activations import QuantizeActivations, resolved_plan
 from qcompile.passes.quantize_weights import QuantizeWeights
@@ -74,11 +75,11 @@ FIDELITY_IMAGES = 8
 def simplify_passes(options: CompileOptions) -> tuple[Pass, ...]:
     """Float graph in, the same function with fewer operators out."""
     return (
+        MoveTransposes(),
         SelectOutput(options.output_kind, options.metric_threshold),
-        DropNoOps(),
         RecogniseGroupNorm(),
-        RecogniseSilu(),
         FoldAffine(),
+        RecogniseSilu(),
         FuseActivations(),
         DropNoOps(),
     )
