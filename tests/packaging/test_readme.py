@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "examples", folder / "examples")
     done = run(compile_command(blocks("sh")[0]), folder)
-    assert "verified" in done.stdout
+    assert "verified: C and simulator agree" in done.stdout
     return folder
 
 
