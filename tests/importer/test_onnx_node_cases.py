@@ -68,10 +68,10 @@ DIFFERENT = {
 """Cases that we compute otherwise, with reasons."""
 
 UNCOVERED = {
-    "Constant": "has no inputs, so the case is a constant model; see test_values.py",
-    "Shape": "gives a constant; see test_values.py",
+    "Constant": "has no inputs, so the case is a constant model; see test_layout.py",
+    "Shape": "gives a constant; see test_layout.py",
     "Gather": "the cases have uneven indices; see test_layout.py",
-    "Size": "gives a constant; see test_values.py",
+    "Size": "gives a constant; see test_layout.py",
     "Upsample": "no longer among the cases; see test_resize.py",
 }
 

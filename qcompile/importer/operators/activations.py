@@ -95,11 +95,7 @@ def emit_bounds(node: Node, builder: Builder, low: float, high: float) -> None:
 
 def emit_rescale(node: Node, builder: Builder, activation: Activation) -> None:
     """A `Rescale` as the node's main operator."""
-    x = next(
-        index
-        for index, value in enumerate(node.inputs)
-        if builder.data(value) is None or index == 0
-    )
+    x = _first_computed(node, builder)
     builder.emit(
         Rescale(
             name=node.name,
