@@ -24,6 +24,7 @@ NETWORKS = {
 
 
 def main() -> None:
+    """Compiles, measures and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--settings", nargs="+", default=["8/8", "4/6", "3/4"])

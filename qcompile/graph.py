@@ -149,7 +149,8 @@ def sorted_ops(ops: Sequence[Op], graph_name: str) -> tuple[Op, ...]:
     if len(order) < len(ops):
         stuck = next(op for op, count in zip(ops, waiting, strict=True) if count > 0)
         raise GraphError(
-            f"{stuck.label()}: the operators of '{graph_name}' form a cycle; a network must be acyclic"
+            f"{stuck.label()}: the operators of '{graph_name}' form a cycle; "
+            f"a network must be acyclic"
         )
     return tuple(order)
 

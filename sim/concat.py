@@ -11,5 +11,5 @@ from qcompile.types import Array, TensorType
 
 
 def run(op: Concat, inputs: Sequence[Array], output: TensorType) -> Array:
-    """The inputs side by side; one quantization for all of them, perhaps of different signedness."""
+    """The inputs side by side: one quantization for all, signedness may differ."""
     return np.concatenate(inputs, axis=op.axis, dtype=output.element.storage, casting="unsafe")

@@ -22,8 +22,8 @@ class Affine(SumOp):
         x = shapes[0]
         if len(x) < 2 or any(shape != (x[1],) for shape in shapes[1:]):
             raise ShapeError(
-                f"{self.label()}: parameters of shapes {[list(s) for s in shapes[1:]]} do not fit the "
-                f"input of shape {list(x)}"
+                f"{self.label()}: parameters of shapes {[list(s) for s in shapes[1:]]} do not fit "
+                f"the input of shape {list(x)}"
             )
         return x
 

@@ -28,8 +28,8 @@ class Conv(SumOp):
         x, weights = shapes[0], shapes[1]
         if len(weights) != len(x) or weights[1] * self.groups != x[1] or weights[0] % self.groups:
             raise ShapeError(
-                f"{self.label()}: weights of shape {list(weights)} with {self.groups} group(s) do not fit the "
-                f"input of shape {list(x)}; check the model or --input-shape"
+                f"{self.label()}: weights of shape {list(weights)} with {self.groups} group(s) "
+                f"do not fit the input of shape {list(x)}; check the model or --input-shape"
             )
         spatial = sliding_shape(
             self, x, weights[2:], self.strides, self.dilations, self.pads_begin, self.pads_end

@@ -32,8 +32,8 @@ class ConvTranspose(SumOp):
         x, weights = shapes[0], shapes[1]
         if len(weights) != len(x) or len(x) < 3 or weights[0] != x[1] or x[1] % self.groups:
             raise ShapeError(
-                f"{self.label()}: weights of shape {list(weights)} with {self.groups} group(s) do not fit the "
-                f"input of shape {list(x)}; check the model or --input-shape"
+                f"{self.label()}: weights of shape {list(weights)} with {self.groups} group(s) "
+                f"do not fit the input of shape {list(x)}; check the model or --input-shape"
             )
         spatial = tuple(
             (size - 1) * stride + extra + dilation * (kernel - 1) + 1 - begin - end
@@ -56,7 +56,7 @@ class ConvTranspose(SumOp):
         return (x[0], weights[1] * self.groups, *spatial)
 
     def reach(self, types: Sequence[TensorType], constants: Sequence[Array | None]) -> Range:
-        """A bound that takes every kernel tap as meeting an input, which stride > 1 never exceeds."""
+        """A bound that takes every kernel tap as meeting an input: with a stride, fewer do."""
         weights = constants[1]
         assert weights is not None
         per_group = np.stack(np.split(weights.astype("int64"), self.groups, axis=0))

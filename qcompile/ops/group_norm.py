@@ -1,4 +1,4 @@
-"""Normalisation over groups of channels and all spatial positions (instance norm: one channel a group)."""
+"""Normalisation over groups of channels and all positions (instance norm: one channel a group)."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class GroupNorm(SumOp):
         return x
 
     def reach(self, types: Sequence[TensorType], constants: Sequence[Array | None]) -> Range:
-        """|x - mean| / deviation is below sqrt(N), for one of N values all others being equal; one more
-        unit covers the floors of root and division."""
+        """|x - mean| / deviation is below sqrt(N), for one of N values all others being equal; one
+        more unit covers the floors of root and division."""
         assert self.widths is not None
         count = types[0].size // self.groups
         root = 1 << ((count.bit_length() + 1) // 2)

@@ -17,7 +17,7 @@ MAX_COMMON_BITS = 12
 
 @dataclass(frozen=True, slots=True)
 class LinearTaps:
-    """For one axis: output position p reads (1 - weights[p]) * x[first[p]] + weights[p] * x[second[p]]."""
+    """For one axis: (1 - weights[p]) * x[first[p]] + weights[p] * x[second[p]] at position p."""
 
     first: tuple[int, ...]
     second: tuple[int, ...]

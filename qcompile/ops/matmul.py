@@ -21,7 +21,8 @@ class MatMul(SumOp):
         x, weights = shapes[0], shapes[1]
         if len(weights) != 2 or not x or x[-1] != weights[0]:
             raise ShapeError(
-                f"{self.label()}: weights of shape {list(weights)} do not fit the input of shape {list(x)}"
+                f"{self.label()}: weights of shape {list(weights)} do not fit "
+                f"the input of shape {list(x)}"
             )
         return (*x[:-1], weights[1])
 

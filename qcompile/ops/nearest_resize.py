@@ -12,7 +12,7 @@ from qcompile.types import Shape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearestResize(Op):
-    """Input [1, C, *spatial]; `sources[axis][p]` is the input index that output position p copies."""
+    """Input [1, C, *spatial]; output position p of an axis copies `sources[axis][p]`."""
 
     sources: tuple[tuple[int, ...], ...]
 

@@ -12,6 +12,8 @@ from qcompile.types import Shape
 
 
 class PadMode(enum.Enum):
+    """What the new positions hold."""
+
     CONSTANT = "constant"
     EDGE = "edge"
     REFLECT = "reflect"

@@ -11,7 +11,7 @@ from qcompile.types import Shape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantize(Op):
-    """code = clamp(floor((double)x * inverse[c] + offset[c]), low, high), two rounded double operations.
+    """code = clamp(floor((double)x * inverse[c] + offset[c]), low, high): two double operations.
 
     `inverse` and `offset` have one entry or one per channel (axis 1); the offset contains the half.
     NaN becomes code 0 (clamped to low..high), infinities saturate (contract, rule 9).

@@ -12,7 +12,7 @@ from qcompile.types import Shape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice(Op):
-    """For every axis: `sizes` elements beginning at `starts`, `steps` apart (steps may be negative)."""
+    """For every axis `sizes` elements from `starts` on, `steps` apart (which may be negative)."""
 
     starts: tuple[int, ...]
     sizes: tuple[int, ...]

@@ -13,9 +13,10 @@ from qcompile.types import Shape
 class Softmax(Op):
     """Input of any shape; `axis` is non-negative.
 
-    Integer form (contract, rule 8): with d = max(x) - x along the axis, e = table[d] and S = sum(e),
-    y = floor((e * levels + floor(S / 2)) / S), where `levels` is the highest output code. The table holds
-    round(2**15 * exp(-d * scale)) for every difference that can occur; it is empty before lowering.
+    Integer form (contract, rule 8): with d = max(x) - x along the axis, e = table[d] and
+    S = sum(e), y = floor((e * levels + floor(S / 2)) / S), where `levels` is the highest output
+    code. The table holds round(2**15 * exp(-d * scale)) for every difference that can occur; it is
+    empty before lowering.
     """
 
     axis: int

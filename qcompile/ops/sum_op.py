@@ -1,4 +1,4 @@
-"""Base of the operators whose integer form is an exact sum with one epilogue (contract, rules 2, 3)."""
+"""Base of the operators whose integer form is an exact sum with one epilogue (rules 2 and 3)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class SumOp(Op):
     """An operator that sums products, then applies one function to the sum.
 
     In the float and quantized stages the result is `activation(sum + bias)`. Lowering replaces
-    `activation` (and bias inputs) by the integer `epilogue`, and `accumulator` is the proven type of
-    the sum. An operator without `epilogue` in the integer stage is part of a float island.
+    `activation` (and bias inputs) by the integer `epilogue`, and `accumulator` is the proven type
+    of the sum. An operator without `epilogue` in the integer stage is part of a float island.
     """
 
     activation: Activation = IDENTITY

@@ -19,6 +19,7 @@ class Transpose(Op):
     def infer_shape(self, shapes: Sequence[Shape]) -> Shape:
         if sorted(self.permutation) != list(range(len(shapes[0]))):
             raise ShapeError(
-                f"{self.label()}: permutation {list(self.permutation)} does not fit shape {list(shapes[0])}"
+                f"{self.label()}: permutation {list(self.permutation)} does not fit "
+                f"shape {list(shapes[0])}"
             )
         return tuple(shapes[0][axis] for axis in self.permutation)
