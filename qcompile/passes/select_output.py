@@ -71,14 +71,10 @@ class SelectOutput:
             return graph
         chain: list[Op] = list(end.movements)
         final = self._function(graph, end)
-        if isinstance(final, ArgMax):
-            for movement in end.movements:
-                if isinstance(movement, Reshape):
-                    raise UsageError(
-                        f"{movement.label()}: mixes the channels of output '{output}' with other "
-                        f"axes; a class map cannot follow it, use another output kind"
-                    )
-        if final is not None:
+        if isinstance(final, (ArgMax, Threshold)):
+            # Class indices have no scale, so they are better made behind what only moves values.
+            chain.append(_moved(final, end.movements, output))
+        elif final is not None:
             chain.insert(0, final)
         return _ended_by(graph, output, end.head, chain)
 
@@ -142,6 +138,20 @@ def _end(graph: Graph, output: str) -> _End:
             break
         value = op.inputs[0]
     return _End(value, function, classes, tuple(movements), isinstance(op, HardSigmoid))
+
+
+def _moved(final: ArgMax | Threshold, movements: tuple[Op, ...], output: str) -> Op:
+    """`final`, made for the value before `movements`, for the value behind them."""
+    if isinstance(final, Threshold):
+        return final
+    for movement in movements:
+        if not isinstance(movement, Transpose):
+            raise UsageError(
+                f"{movement.label()}: mixes the channels of output '{output}' with other axes; "
+                f"a class map cannot follow it, use another output kind"
+            )
+        final = dataclasses.replace(final, axis=movement.permutation.index(final.axis))
+    return final
 
 
 def _ended_by(graph: Graph, output: str, head: str, chain: list[Op]) -> Graph:

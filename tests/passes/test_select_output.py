@@ -103,12 +103,12 @@ def test_movement_at_the_end_stays_there() -> None:
     logits = run(net.graph(transposed))["t"]
     np.testing.assert_array_equal(run(LOGITS.run(before))["m"], logits)
     after = CLASSES.run(before)
-    assert kinds(after) == ["Conv", "ArgMax", "Transpose"]
+    assert kinds(after) == ["Conv", "Transpose", "ArgMax"]
     np.testing.assert_array_equal(run(after)["m"], logits.argmax(3, keepdims=True))
     net, y = net_of(1)
     flat = net.add("r", Reshape, net.add("s", Sigmoid, y), shape=(1, 6, 6, 1))
     after = CLASSES.run(net.graph(flat))
-    assert kinds(after) == ["Conv", "Threshold", "Reshape"]
+    assert kinds(after) == ["Conv", "Reshape", "Threshold"]
     assert run(after)["r"].shape == (1, 6, 6, 1)
 
 
