@@ -30,7 +30,8 @@ class Concat(Op):
             ):
                 raise ShapeError(
                     f"{self.label()}: cannot join shapes {[list(s) for s in shapes]} "
-                    f"along axis {self.axis}; check --input-shape (sizes usually must divide by 2**depth)"
+                    f"along axis {self.axis}; "
+                    f"check --input-shape (sizes usually must divide by 2**depth)"
                 )
         joined = sum(shape[self.axis] for shape in shapes)
         return (*first[: self.axis], joined, *first[self.axis + 1 :])
