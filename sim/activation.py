@@ -28,7 +28,10 @@ def apply_in_place(activation: Activation, z: Array, axis: int) -> Array:
         np.maximum(z, z.dtype.type(0), out=z)
     elif activation.slope != (1.0,):
         slope = per_channel(activation.slope, str(z.dtype), axis, z.ndim)
-        np.multiply(z, slope, out=z, where=z < 0)
+        if slope.min() > 0 and slope.max() <= 1:
+            np.maximum(z, z * slope, out=z)
+        else:
+            np.multiply(z, slope, out=z, where=z < 0)
     if activation.gain != (1.0,):
         z *= per_channel(activation.gain, str(z.dtype), axis, z.ndim)
     if activation.shift != (0.0,):
