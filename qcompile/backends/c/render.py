@@ -140,15 +140,15 @@ def all_kernels(steps: Sequence[Step]) -> list[Kernel]:
 
 
 @cache
-def environment() -> jinja2.Environment:
-    """The templates, with the few filters they use."""
+def environment(trim: bool = True) -> jinja2.Environment:
+    """The templates, with the few filters they use; `trim` drops lines that only have a tag."""
     result = jinja2.Environment(
         loader=jinja2.PackageLoader("qcompile.templates", "c"),
         undefined=jinja2.StrictUndefined,
         autoescape=False,
         keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        trim_blocks=trim,
+        lstrip_blocks=trim,
     )
     result.filters["short"] = short
     result.filters["comment"] = comment_text
@@ -158,7 +158,7 @@ def environment() -> jinja2.Environment:
 
 def kernel_text(item: Kernel) -> str:
     """The C function of one kernel."""
-    template = environment().get_template(f"kernels/{item.template}.c.j2")
+    template = environment(trim=False).get_template(f"kernels/{item.template}.c.j2")
     return template.render(function=item.function, **dict(item.settings)).strip() + "\n"
 
 
