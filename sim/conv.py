@@ -17,8 +17,8 @@ from qcompile.sim.epilogue import finisher, matrix_dtype
 from qcompile.sim.threads import in_lanes
 from qcompile.types import Array, Shape, TensorType
 
-TILE_BYTES = 1 << 20
-"""Size of a tile's patch matrix: about one core's share of the second-level cache."""
+TILE_BYTES = 2 << 20
+"""Size of a tile's patch matrix: few enough columns for the caches, enough for a fast product."""
 TILE_GROUP = 4
 """Tiles come in multiples of this, for as many threads to share."""
 SMALL_BYTES = 1 << 16
@@ -41,14 +41,13 @@ def run_integer(op: Conv, inputs: Sequence[Array], output: TensorType) -> Array:
     """Exact sums, each tile finished while it is in the cache."""
     dtype = matrix_dtype(op)
     result = np.empty(output.shape, output.integer.storage)
-    x, weights = (data.astype(dtype) for data in inputs)
-    convolve(x, weights, op, result, finisher(op, output))
+    convolve(inputs[0], inputs[1].astype(dtype), op, result, finisher(op, output))
     return result
 
 
 def accumulate(x: Array, weights: Array, op: Conv) -> Array:
-    """The sums [N, M, *spatial] of a convolution, in the common dtype of `x` and `weights`."""
-    result = np.empty(op.infer_shape([x.shape, weights.shape]), x.dtype)
+    """The sums [N, M, *spatial] of a convolution, in the dtype of `weights`."""
+    result = np.empty(op.infer_shape([x.shape, weights.shape]), weights.dtype)
     convolve(x, weights, op, result, lambda acc: acc)
     return result
 
@@ -57,43 +56,75 @@ def convolve(x: Array, weights: Array, op: Conv, result: Array, finish: Finish) 
     """Writes finish(sums) into `result` [N, M, *spatial], tile by tile.
 
     Args:
-        x: [N, C, *spatial], unpadded.
-        weights: [M, C / groups, *kernel] of the same dtype.
+        x: [N, C, *spatial], unpadded, of any dtype.
+        weights: [M, C / groups, *kernel] in the dtype of the sums.
         op: strides, pads, dilations and groups.
         result: any dtype that `finish` returns.
         finish: gets sums [N, M, rows, ...] that it may overwrite.
     """
+    dtype = weights.dtype
     spatial_out = result.shape[2:]
     kernel = weights.shape[2:]
-    padded = pad_spatial(x, op.pads_begin, op.pads_end)
     if op.groups > 1 and weights.shape[1] == 1:
+        padded = pad_spatial(x.astype(dtype, copy=False), op.pads_begin, op.pads_end)
         _depthwise(padded, weights, op, result, finish)
         return
     groups = op.groups
     channels = weights.shape[1]
     matrix = weights.reshape(groups, weights.shape[0] // groups, -1)
     taps = tuple(np.ndindex(*kernel))
-    plain = len(taps) == 1 and all(stride == 1 for stride in op.strides)
-    row_bytes = len(taps) * x.shape[1] * x.dtype.itemsize * int(np.prod(spatial_out[1:]))
+    pads = (*op.pads_begin, *op.pads_end)
+    plain = len(taps) == 1 and all(stride == 1 for stride in op.strides) and not any(pads)
+    row_bytes = len(taps) * x.shape[1] * dtype.itemsize * int(np.prod(spatial_out[1:]))
 
     def run_tiles(tiles: Sequence[tuple[int, int]]) -> None:
-        buffer = np.empty(0, x.dtype)
+        # One of each for all tiles: fresh memory would cost a page fault every 4 kB.
+        slab = buffer = np.empty(0, dtype)
         for first, last in tiles:
             tile_shape = (last - first, *spatial_out[1:])
             if not plain and buffer.shape[2:] != tile_shape:
-                # one buffer for all tiles: fresh memory would cost a page fault every 4 kB
-                buffer = np.empty((x.shape[1], len(taps), *tile_shape), x.dtype)
+                slab = _slab(x.shape, kernel, op, last - first, dtype)
+                buffer = np.empty((x.shape[1], len(taps), *tile_shape), dtype)
             for image in range(x.shape[0]):
-                patches = padded[image, :, first:last] if plain else buffer
-                if not plain:
+                if plain:
+                    patches = x[image, :, first:last].astype(dtype, copy=False)
+                else:
+                    _fill_slab(slab, x[image], op, first * op.strides[0])
                     for index, tap in enumerate(taps):
-                        where = window(tap, op.strides, op.dilations, first, last, spatial_out)
-                        buffer[:, index] = padded[image][(slice(None), *where)]
+                        rows = last - first
+                        where = window(tap, op.strides, op.dilations, 0, rows, spatial_out)
+                        buffer[:, index] = slab[(slice(None), *where)]
+                    patches = buffer
                 columns = patches.reshape(groups, channels * len(taps), -1)
                 acc = np.matmul(matrix, columns).reshape(1, -1, *tile_shape)
                 result[image : image + 1, :, first:last] = finish(acc)
 
     in_lanes(run_tiles, row_tiles(spatial_out[0], row_bytes))
+
+
+def _slab(shape: Shape, kernel: Shape, op: Conv, rows: int, dtype: np.dtype[np.generic]) -> Array:
+    """Memory [C, *padded] for the padded input rows that `rows` output rows read."""
+    extent = op.dilations[0] * (kernel[0] - 1) + 1
+    others = [
+        begin + size + end
+        for size, begin, end in zip(shape[3:], op.pads_begin[1:], op.pads_end[1:], strict=True)
+    ]
+    return np.zeros((shape[1], (rows - 1) * op.strides[0] + extent, *others), dtype)
+
+
+def _fill_slab(slab: Array, x: Array, op: Conv, top: int) -> None:
+    """Copies what the input [C, *spatial] has of the padded rows from `top` on; the rest is 0."""
+    start = top - op.pads_begin[0]
+    first = min(max(0, start), x.shape[1])
+    last = max(first, min(x.shape[1], start + slab.shape[1]))
+    begin, end = max(0, first - start), max(0, last - start)
+    inside = tuple(
+        slice(begin, begin + size)
+        for begin, size in zip(op.pads_begin[1:], x.shape[2:], strict=True)
+    )
+    slab[:, :begin] = 0
+    slab[:, end:] = 0
+    slab[(slice(None), slice(begin, end), *inside)] = x[:, first:last]
 
 
 def _depthwise(padded: Array, weights: Array, op: Conv, result: Array, finish: Finish) -> None:
