@@ -9,8 +9,9 @@ import numpy as np
 
 from qcompile.errors import ModelError
 from qcompile.graph import Graph, Op, Stage, live_ops
+from qcompile.importer.names import Names
 from qcompile.importer.node import Node
-from qcompile.importer.tensors import TensorReader
+from qcompile.importer.tensors import MAX_WEIGHT_BYTES, TensorReader
 from qcompile.ops.reshape import Reshape
 from qcompile.types import FLOAT32, Array, Element, Shape, TensorType
 
@@ -42,14 +43,16 @@ class Builder:
         """
         self.readers = readers
         self.reader = reader
+        self.folded_elements = 0
         self.ops: list[Op] = []
         self.types: dict[str, TensorType] = {}
         self.constants: dict[str, Array] = {}
         self._values: dict[str, str] = {}
         self._data: dict[str, Array] = {}
         self._pixels: set[str] = set()
-        self._names = set(reserved)
-        self._op_names = set(node_names)
+        self._names = Names(reserved)
+        self._op_names = Names(node_names)
+        self._constant_bytes = 0
 
     # Reading
 
@@ -147,7 +150,7 @@ class Builder:
 
     def fresh(self, base: str) -> str:
         """A new value name made from `base`."""
-        return _unused(base, self._names)
+        return self._names.fresh(base)
 
     def part(self, node: Node, role: str) -> tuple[str, str]:
         """Operator name and value name for an extra operator that `node` needs."""
@@ -155,7 +158,7 @@ class Builder:
 
     def part_name(self, node: Node, role: str) -> str:
         """Operator name for an extra operator that `node` needs."""
-        return _unused(f"{node.name}.{role}", self._op_names)
+        return self._op_names.fresh(f"{node.name}.{role}")
 
     def constant(self, node: Node, base: str, data: Array) -> str:
         """Adds float data as a constant of the graph and returns its name.
@@ -172,6 +175,12 @@ class Builder:
             raise ModelError(
                 f"{node.label()}: constant '{base}' has {count} value(s) that are NaN or infinite; "
                 f"check the training or the export"
+            )
+        self._constant_bytes += array.nbytes
+        if self._constant_bytes > MAX_WEIGHT_BYTES:
+            raise ModelError(
+                f"{node.label()}: the constants of the network exceed the limit of "
+                f"{MAX_WEIGHT_BYTES} bytes; use a smaller network"
             )
         if array.size == 0:
             node.malformed(f"constant '{base}' of shape {list(array.shape)} is empty")
@@ -236,10 +245,7 @@ class Builder:
                     f"graph output '{output}' is also a graph input: there is nothing to compile; "
                     f"remove it from the outputs"
                 )
-        for output in outputs:
-            value = self._values[output]
-            if value != output:
-                self._name_output(output, value, inputs, outputs)
+        self._name_outputs(inputs, outputs)
         ops = live_ops(self.ops, outputs)
         used = {value for op in ops for value in (*op.inputs, *op.outputs)}
         used |= set(inputs) | set(outputs)
@@ -247,20 +253,29 @@ class Builder:
         constants = {value: data for value, data in self.constants.items() if value in used}
         return Graph(name, Stage.FLOAT, inputs, outputs, ops, types, constants)
 
-    def _name_output(
-        self, output: str, value: str, inputs: tuple[str, ...], outputs: tuple[str, ...]
-    ) -> None:
-        """Makes `output`, an alias of `value`, a value of its own."""
-        if value in inputs or value in outputs:
-            op = _unused(f"{output}.copy", self._op_names)
-            self.move(Reshape(name=op, inputs=(value,), outputs=(output,), shape=self.shape(value)))
-            self._values[output] = output
-            return
-        self.ops = [_renamed(op, value, output) for op in self.ops]
-        self.types[output] = self.types.pop(value)
-        for onnx_value, target in self._values.items():
-            if target == value:
-                self._values[onnx_value] = output
+    def _name_outputs(self, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+        """Makes every output that is another name of a value a value of its own.
+
+        The value takes the output's name; where it is an input or has another output's name
+        already, a copy does.
+        """
+        fixed = set(inputs) | set(outputs)
+        renamed: dict[str, str] = {}
+        copies: list[tuple[str, str]] = []
+        for output in outputs:
+            value = self._values[output]
+            if value in renamed or (value in fixed and value != output):
+                copies.append((output, value))
+            elif value != output:
+                renamed[value] = output
+        self.ops = [_renamed(op, renamed) for op in self.ops]
+        for value, output in renamed.items():
+            self.types[output] = self.types.pop(value)
+        for output, value in copies:
+            source = renamed.get(value, value)
+            name = self._op_names.fresh(f"{output}.copy")
+            shape = self.shape(source)
+            self.move(Reshape(name=name, inputs=(source,), outputs=(output,), shape=shape))
 
 
 def check_size(kind: TensorType, where: str) -> None:
@@ -272,20 +287,11 @@ def check_size(kind: TensorType, where: str) -> None:
         )
 
 
-def _unused(base: str, names: set[str]) -> str:
-    name, count = base, 1
-    while name in names:
-        count += 1
-        name = f"{base}.{count}"
-    names.add(name)
-    return name
-
-
-def _renamed(op: Op, old: str, new: str) -> Op:
-    if old not in op.inputs and old not in op.outputs:
+def _renamed(op: Op, names: Mapping[str, str]) -> Op:
+    if names.keys().isdisjoint((*op.inputs, *op.outputs)):
         return op
     return dataclasses.replace(
         op,
-        inputs=tuple(new if value == old else value for value in op.inputs),
-        outputs=tuple(new if value == old else value for value in op.outputs),
+        inputs=tuple(names.get(value, value) for value in op.inputs),
+        outputs=tuple(names.get(value, value) for value in op.outputs),
     )

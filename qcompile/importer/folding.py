@@ -9,11 +9,16 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from qcompile.errors import ModelError
 from qcompile.importer.builder import Builder
 from qcompile.importer.node import Node
 from qcompile.types import Array
 
-MAX_FOLDED_ELEMENTS = 1 << 26
+MAX_FOLDED_ELEMENTS = 1 << 24
+"""Most elements of one result."""
+
+MAX_TOTAL_ELEMENTS = 1 << 26
+"""Most elements of all results together, so that many nodes do no harm either."""
 
 Bound = Callable[[Node, Sequence[Array]], int]
 """An upper bound of the elements of a node's largest result."""
@@ -145,7 +150,14 @@ def fold(node: Node, builder: Builder) -> None:
             f"a constant result of up to {bound} elements, the limit is {MAX_FOLDED_ELEMENTS}",
             "compute it from smaller constants",
         )
-    for value, data in zip(node.outputs, _evaluate(node, feeds), strict=False):
+    results = _evaluate(node, feeds)
+    builder.folded_elements += sum(data.size for data in results)
+    if builder.folded_elements > MAX_TOTAL_ELEMENTS:
+        raise ModelError(
+            f"{node.label()}: the constants that nodes compute exceed {MAX_TOTAL_ELEMENTS} "
+            f"elements; fold them before, for example with onnxsim"
+        )
+    for value, data in zip(node.outputs, results, strict=False):
         if value:
             builder.know(value, data)
 

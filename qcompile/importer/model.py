@@ -15,6 +15,7 @@ from qcompile.importer.builder import Builder, check_size
 from qcompile.importer.folding import fold, is_foldable
 from qcompile.importer.functions import inline_functions
 from qcompile.importer.inputs import dimensions, resolve_inputs
+from qcompile.importer.names import Names
 from qcompile.importer.node import IMPORTER, make_node
 from qcompile.importer.protobuf import check_text, opset_version, read_model
 from qcompile.importer.table import CONVERTERS
@@ -164,17 +165,13 @@ def _unique(names: Sequence[str], what: str) -> set[str]:
 
 def _node_names(nodes: Sequence[onnx.NodeProto]) -> list[str]:
     """A unique name for each node: its own, or '<OpType>_<index>'."""
-    taken = {node.name for node in nodes}
+    given = Names(node.name for node in nodes)
     used: set[str] = set()
     result = []
     for index, node in enumerate(nodes):
         name = node.name
         if not name or name in used:
-            base = name or f"{node.op_type}_{index}"
-            name, count = (base, 1) if not node.name else (f"{base}.2", 2)
-            while name in taken or name in used:
-                count += 1
-                name = f"{base}.{count}"
+            name = given.fresh(name or f"{node.op_type}_{index}")
         used.add(name)
         result.append(name)
     return result

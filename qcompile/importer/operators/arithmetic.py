@@ -19,6 +19,9 @@ from qcompile.ops.div import Div
 from qcompile.ops.mul import Mul
 from qcompile.types import Array, Shape
 
+MAX_CHANNELS = 1 << 20
+"""More than this is no channel axis: one number for all of them must stay one number."""
+
 
 class Side(enum.Enum):
     """Where the constant of a binary operator stands."""
@@ -141,7 +144,7 @@ def _vector(constant: Array, shape: Shape) -> Array | None:
     aligned = constant.reshape((1,) * (len(shape) - constant.ndim) + constant.shape)
     if any(size != 1 for axis, size in enumerate(aligned.shape) if axis != 1):
         return None
-    if aligned.shape[1] not in (1, shape[1]):
+    if aligned.shape[1] not in (1, shape[1]) or shape[1] > MAX_CHANNELS:
         return None
     return np.broadcast_to(aligned.reshape(-1).astype(np.float64), (shape[1],)).copy()
 

@@ -21,7 +21,7 @@ from qcompile.ops.nearest_resize import NearestResize
 from qcompile.ops.transpose import Transpose
 from qcompile.types import Shape
 
-MAX_AXIS = 1 << 20
+MAX_AXIS = 1 << 16
 """Longest resized axis: a list of its positions is made at import."""
 
 
