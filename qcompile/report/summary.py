@@ -71,17 +71,22 @@ def dice_rows(report: Report) -> list[tuple[str, ...]]:
 def verification_text(report: Report) -> str:
     """One line on `--verify`."""
     if report.verified is None:
-        return "not verified (--verify builds the C and compares every tensor)"
-    if report.verified:
-        return "verified: C and simulator agree in every element"
-    return "VERIFICATION FAILED: C and simulator differ"
+        return "not verified (--verify compares the emitted program with the simulator)"
+    if not report.verified:
+        return "VERIFICATION FAILED: the emitted program and the simulator differ"
+    difference = report.details.get("float_largest_difference")
+    if difference is None:
+        return "verified: the emitted program and the simulator agree in every element"
+    return (
+        "verified: the emitted program and the simulator agree in every integer; floats differ "
+        f"by at most {difference:.2g} (limit {report.details.get('float_limit')})"
+    )
 
 
 def calibration_text(report: Report) -> str:
     """One line on where the ranges come from."""
     source = {
-        "data": f"{report.calibration_images} calibration inputs",
-        "generated": f"{report.calibration_images} generated inputs",
-        "plan": "the plan",
-    }.get(report.calibration, report.calibration)
-    return f"activation ranges from {source}"
+        "data": f"from {report.calibration_images} calibration inputs",
+        "generated": f"from {report.calibration_images} generated inputs",
+    }.get(report.calibration, "from the plan (or not needed)")
+    return f"activation ranges {source}"
