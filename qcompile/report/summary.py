@@ -70,16 +70,17 @@ def dice_rows(report: Report) -> list[tuple[str, ...]]:
 
 def verification_text(report: Report) -> str:
     """One line on `--verify`."""
+    what = "C" if report.options.get("target") == "c" else "the network file"
     if report.verified is None:
-        return "not verified (--verify compares the emitted program with the simulator)"
+        return f"not verified (--verify compares {what} with the simulator)"
     if not report.verified:
-        return "VERIFICATION FAILED: the emitted program and the simulator differ"
+        return f"VERIFICATION FAILED: {what} and simulator differ"
     difference = report.details.get("float_largest_difference")
     if difference is None:
-        return "verified: the emitted program and the simulator agree in every element"
+        return f"verified: {what} and simulator agree in every element"
     return (
-        "verified: the emitted program and the simulator agree in every integer; floats differ "
-        f"by at most {difference:.2g} (limit {report.details.get('float_limit')})"
+        f"verified: {what} and simulator agree in every integer; floats differ by at most "
+        f"{difference:.2g}, relatively (limit {report.details.get('float_limit')})"
     )
 
 
