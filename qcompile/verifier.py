@@ -9,6 +9,7 @@ import numpy as np
 from qcompile.errors import GraphError, ShapeError
 from qcompile.graph import Graph, Op, Stage
 from qcompile.ops import (
+    MOVEMENT,
     Add,
     Affine,
     ArgMax,
@@ -214,6 +215,10 @@ def _verify_float(graph: Graph) -> None:
     integers = set()
     for op in graph.ops:
         element = graph.types[op.output].element
+        if isinstance(op, MOVEMENT) and any(
+            graph.types[name].element != element for name in op.inputs
+        ):
+            raise GraphError(f"{op.label()}: moves values, but changes their type to {element}")
         if isinstance(element, IntType):
             integers.add(op.output)
             if not (isinstance(op, INDEX_OPERATORS) or integers.intersection(op.inputs)):

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from qcompile.graph import Graph, Op, Rewriter
 from qcompile.ops import (
+    ArgMax,
     AveragePool,
     Concat,
     Conv,
@@ -54,6 +55,7 @@ def _drop_one(graph: Graph) -> Graph | None:
         edited = bypass(graph, op) if _changes_nothing(graph, op) else None
         edited = edited or _merge_reshapes(graph, op)
         edited = edited or _merge_transposes(graph, op)
+        edited = edited or _squeeze_arg_max(graph, op)
         edited = edited or _fold_pad(graph, op)
         if edited is not None:
             return edited
@@ -114,6 +116,21 @@ def _merge_transposes(graph: Graph, op: Op) -> Graph | None:
             return merged
     rewriter = Rewriter(graph)
     rewriter.replace(op, dataclasses.replace(op, inputs=before.inputs, permutation=permutation))
+    return rewriter.finish()
+
+
+def _squeeze_arg_max(graph: Graph, op: Op) -> Graph | None:
+    """ArgMax and the Reshape that removes its axis are one ArgMax."""
+    before = graph.producers.get(op.inputs[0])
+    if not isinstance(op, Reshape) or not isinstance(before, ArgMax) or not before.keepdims:
+        return None
+    squeezed = dataclasses.replace(before, outputs=op.outputs, keepdims=False)
+    shape = graph.types[before.inputs[0]].shape
+    if graph.only_consumer(before.output) is not op or squeezed.infer_shape([shape]) != op.shape:
+        return None
+    rewriter = Rewriter(graph)
+    rewriter.replace(before, squeezed)
+    rewriter.remove(op)
     return rewriter.finish()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from qcompile.graph import Graph, Op, Stage, infer_missing_types, live_ops
-from qcompile.ops import Conv, ConvTranspose
+from qcompile.ops import MOVEMENT, Conv, ConvTranspose
 from qcompile.sim.executor import Executor
 from qcompile.types import Array, IntType, Shape, TensorType
 from qcompile.verifier import verify
@@ -38,6 +38,9 @@ class Net:
         if op.kind in ("ArgMax", "Threshold"):
             shape = op.infer_shape([self._types[value].shape for value in inputs])
             self._types[name] = TensorType(shape, IntType(8, signed=False))
+        elif isinstance(op, MOVEMENT):
+            shape = op.infer_shape([self._types[value].shape for value in inputs])
+            self._types[name] = TensorType(shape, self._types[inputs[0]].element)
         infer_missing_types([op], self._types)
         self._ops.append(op)
         return name

@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 
 from qcompile.ops import (
+    ArgMax,
     AveragePool,
     Concat,
     Conv,
@@ -157,3 +158,14 @@ def test_average_pool_takes_zero_pads(own: int, count: bool, ceil_mode: bool, fo
     after = DROP.run(before)
     assert kinds(after) == (["AveragePool"] if folds else ["Pad", "AveragePool"])
     assert_same_function(before, after)
+
+
+def test_squeezed_class_map() -> None:
+    net = Net(x=(1, 4, 5, 6))
+    classes = net.add("classes", ArgMax, "x", axis=1)
+    before = net.graph(net.add("squeeze", Reshape, classes, shape=(1, 5, 6)))
+    after = DROP.run(before)
+    assert kinds(after) == ["ArgMax"]
+    assert_same_function(before, after)
+    before = net.graph(net.add("flat", Reshape, classes, shape=(1, 30)))
+    assert kinds(DROP.run(before)) == ["ArgMax", "Reshape"]
