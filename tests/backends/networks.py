@@ -8,7 +8,7 @@ import numpy as np
 
 from qcompile.graph import Graph, Op, Stage
 from qcompile.numerics import Requantize
-from qcompile.ops import Concat, Conv, ConvTranspose, Dequantize, Lookup, MaxPool, SumOp
+from qcompile.ops import RELU, Concat, Conv, ConvTranspose, Dequantize, Lookup, MaxPool, SumOp
 from qcompile.types import (
     UINT8,
     Array,
@@ -128,10 +128,14 @@ class Builder:
         return out
 
 
+FOUR_BITS = IntType(4, narrow=True)
+SIX_BITS = IntType(6, signed=False)
+
+
 def unet(
-    weights: IntType = IntType(4, narrow=True),
+    weights: IntType = FOUR_BITS,
     kind: CodebookKind = CodebookKind.UNIFORM,
-    codes: IntType = IntType(6, signed=False),
+    codes: IntType = SIX_BITS,
     base: int = 4,
     size: int = 16,
     seed: int = 0,
@@ -165,3 +169,27 @@ def image(graph: Graph, seed: int = 0) -> dict[str, Array]:
     shape = graph.types["image"].shape
     pixels = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
     return {"image": pixels}
+
+
+def float_unet(size: int = 16) -> Graph:
+    """The same network as one float island with integer-coded weights; float logits out."""
+    graph = unet(size=size)
+    types = dict(graph.types)
+    ops: list[Op] = [Dequantize(name="input", inputs=("image",), outputs=("codes",), scale=1 / 255)]
+    types["codes"] = TensorType(types["codes"].shape)
+    for op in graph.ops[1:-1]:
+        types[op.output] = TensorType(types[op.output].shape)
+        if isinstance(op, SumOp):
+            op = dataclasses.replace(op, epilogue=None, accumulator=None, activation=RELU)
+        ops.append(op)
+    logits = ops[-1].output
+    used = {value for op in ops for value in (*op.inputs, *op.outputs)}
+    return Graph(
+        "floats",
+        Stage.INTEGER,
+        ("image",),
+        (logits,),
+        tuple(ops),
+        {value: kind for value, kind in types.items() if value in used},
+        {value: data for value, data in graph.constants.items() if value in used},
+    )

@@ -20,7 +20,7 @@ from qcompile.packing import TernaryPacking
 from qcompile.sim.executor import Executor
 from qcompile.types import CodebookKind, IntType
 from tests.backends.compile_c import STRICT, build, call
-from tests.backends.networks import image, unet
+from tests.backends.networks import float_unet, image, unet
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
@@ -198,6 +198,33 @@ def test_verify_agrees() -> None:
     assert result.passed
     assert result.values == len(graph.ops)
     assert result.float_difference is None
+
+
+@needs_gcc
+def test_float_islands_agree_within_the_limit(tmp_path: Path) -> None:
+    graph = float_unet()
+    program = with_vectors(graph, CBackend("net"))
+    result = verify(graph, program, [image(graph, 1), image(graph, 2)])
+    assert result.passed
+    assert result.float_difference is not None
+    assert result.float_difference <= 1e-5 < result.float_limit
+    program.artifacts.write(tmp_path)
+    run(["gcc", *STRICT, "-O1", *SANITIZERS, "-o", "test", "main.c", "net.c", "-lm"], tmp_path)
+    run(["./test"], tmp_path)
+
+
+@needs_gcc
+def test_a_wrong_float_layer_is_found() -> None:
+    graph = float_unet()
+    program = CBackend("net").emit(graph)
+    files = dict(program.artifacts.files)
+    source, count = re.subn(r"value \* 0|sums\[c\];", "sums[c] * 1.01f;", str(files["net.c"]))
+    assert count >= 1
+    files["net.c"] = source
+    broken = dataclasses.replace(program, artifacts=Artifacts(files))
+    result = verify(graph, broken, [image(graph)])
+    assert result.mismatch is not None
+    assert result.mismatch.value == graph.ops[1].output
 
 
 BUGS = {
