@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,21 @@ MAX_FOLDER_IMAGES = 100_000
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
 _SCALED_MODES = {"1": "L", "P": "RGB", "LA": "L", "CMYK": "RGB", "YCbCr": "RGB", "PA": "RGB"}
 _PLAIN_MODES = ("L", "RGB", "RGBA")
+# What zipfile, zlib, numpy and pillow raise at damaged files; encrypted ones are RuntimeErrors.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    SyntaxError,
+    TypeError,
+    OverflowError,
+    LookupError,
+    RuntimeError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +60,7 @@ class ArrayFile:
                     return _read_npy(stream, label)
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{key}.npy") as stream:
                 return _read_npy(stream, label)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        except _DAMAGED as error:
             raise DataError(f"{label}: cannot be read as an array ({error})") from None
 
 
@@ -57,11 +75,11 @@ def open_arrays(path: Path) -> ArrayFile:
                 return ArrayFile(path, ("",))
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".npy")]
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be opened ({reason})") from None
     except zipfile.BadZipFile:
         raise DataError(f"{path}: is neither .npz nor .npy; save it with numpy.savez") from None
+    except _DAMAGED as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be opened ({reason})") from None
     if not names:
         raise DataError(f"{path}: holds no arrays; save them with numpy.savez")
     return ArrayFile(path, tuple(name.removesuffix(".npy") for name in names))
@@ -125,7 +143,7 @@ def _read_image(path: Path, channels: int) -> Iterator[Array]:
         with Image.open(path) as image:
             for page in ImageSequence.Iterator(image):
                 yield np.asarray(_converted(page, path.name, channels))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
         raise DataError(f"{path.name}: cannot be read as an image ({error})") from None
 
 

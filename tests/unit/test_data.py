@@ -282,3 +282,32 @@ def test_dynamic_axes_get_their_size_from_images() -> None:
     assert shape_from_images(pixels(5, 8, 12, 3), (None, None, None, 3)) == (1, 8, 12, 3)
     assert shape_from_images(pixels(5, 8, 12), (None, None, None, None)) == (1, 1, 8, 12)
     assert shape_from_images(pixels(5, 8, 12), (1, 4, None, None)) is None
+
+
+@pytest.mark.parametrize("name", ["a.npz", "b.npz", "a.npy", "images/a.png"])
+def test_damaged_files_are_data_errors_and_nothing_else(name: str, tmp_path: Path) -> None:
+    images = pixels(3, 8, 12)
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    if name == "a.npz":
+        np.savez_compressed(path, x=images)
+    elif name == "b.npz":
+        np.savez(path, x=images)
+    elif name == "a.npy":
+        np.save(path, images)
+    else:
+        Image.fromarray(images[0]).save(path)
+    whole = path.read_bytes()
+    source = str(path if path.parent == tmp_path else path.parent)
+    generator = np.random.default_rng(5)
+    failures = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for at in generator.integers(0, len(whole), generator.integers(1, 4)):
+            damaged[at] = generator.integers(0, 256)
+        path.write_bytes(damaged[: generator.integers(1, 2 * len(whole))])
+        try:
+            calibration_feeds(source, {"in": GREY}, 4)
+        except DataError:
+            failures += 1
+    assert failures > 50
