@@ -18,11 +18,13 @@ from qcompile.importer.inputs import dimensions, resolve_inputs
 from qcompile.importer.names import Names
 from qcompile.importer.node import IMPORTER, make_node
 from qcompile.importer.protobuf import check_text, opset_version, read_model
-from qcompile.importer.table import CONVERTERS
+from qcompile.importer.table import ADVICE, CONVERTERS, DEFAULT_ADVICE
 from qcompile.importer.tensors import TensorReader
 from qcompile.types import Shape, TensorType
 
 NO_SHAPES: Mapping[str, Shape] = {}
+
+NOT_SUPPORTED = "this operator is not supported"
 
 
 def import_model(path: Path, input_shapes: Mapping[str, Shape] = NO_SHAPES) -> Graph:
@@ -132,7 +134,7 @@ def _convert_node(proto: onnx.NodeProto, name: str, opset: int, builder: Builder
         return
     converter = CONVERTERS.get(node.operator)
     if converter is None:
-        node.refuse("this operator is not supported", "replace it by supported ones (--list-ops)")
+        node.refuse(NOT_SUPPORTED, ADVICE.get(node.operator, DEFAULT_ADVICE))
     converter(node, builder)
     for index, value in enumerate(node.outputs):
         if value and not builder.knows(value) and node.uses_output(index, builder.readers):
@@ -144,9 +146,7 @@ def _unknown_operator(proto: onnx.NodeProto, name: str, opset: int) -> tuple[Uns
     try:
         node = make_node(proto, name, opset)
         if node.operator not in CONVERTERS and node.operator != "Constant":
-            node.refuse(
-                "this operator is not supported", "replace it by supported ones (--list-ops)"
-            )
+            node.refuse(NOT_SUPPORTED, ADVICE.get(node.operator, DEFAULT_ADVICE))
     except UnsupportedError as error:
         return error.items
     return ()

@@ -26,6 +26,26 @@ from qcompile.importer.operators import (
 Converter = Callable[[Node, Builder], None]
 """Adds the operators of one node, or says what its output is; raises what `Node.refuse` raises."""
 
+DEFAULT_ADVICE = "replace it by supported ones (--list-ops)"
+
+ADVICE: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "ConvInteger",
+            "DequantizeLinear",
+            "DynamicQuantizeLinear",
+            "MatMulInteger",
+            "QLinearConv",
+            "QLinearMatMul",
+            "QuantizeLinear",
+        ),
+        "compile the float model instead of a quantised one",
+    ),
+    "LayerNormalization": "use InstanceNormalization or GroupNormalization",
+    "MaxUnpool": "use Resize or ConvTranspose",
+}
+"""What to do about operators that are not supported, where there is a better hint."""
+
 CONVERTERS: Mapping[str, Converter] = {
     "Add": arithmetic.convert_add,
     "ArgMax": reduce.convert_arg_max,

@@ -102,6 +102,15 @@ def test_movement(node: onnx.NodeProto) -> None:
     assert_like_onnxruntime(build([node], {"x": (1, 4, 4, 4)}, constants=constants))
 
 
+def test_expand_of_pooled_features() -> None:
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["g"]),
+        helper.make_node("Expand", ["g", "shape"], ["y"]),
+    ]
+    graph = assert_like_onnxruntime(build(nodes, constants={"shape": _ints(1, 2, 4, 3)}))
+    assert kinds(graph) == ["ReduceMean", "NearestResize"]
+
+
 def test_uneven_gather_is_refused() -> None:
     node = helper.make_node("Gather", ["x", "i"], ["y"], axis=2)
     with pytest.raises(UnsupportedError, match="not evenly spaced"):

@@ -9,10 +9,12 @@ import numpy as np
 
 from qcompile.importer.builder import MAX_ELEMENTS, Builder
 from qcompile.importer.node import Node
+from qcompile.importer.operators.resize import MAX_AXIS
 from qcompile.importer.operators.window import normal_axes, normal_axis
 from qcompile.ops.concat import Concat
 from qcompile.ops.depth_to_space import DepthToSpace
 from qcompile.ops.mul import Mul
+from qcompile.ops.nearest_resize import NearestResize
 from qcompile.ops.reshape import Reshape
 from qcompile.ops.transpose import Transpose
 from qcompile.types import Shape
@@ -161,7 +163,7 @@ def convert_space_to_depth(node: Node, builder: Builder) -> None:
 
 
 def convert_expand(node: Node, builder: Builder) -> None:
-    """Expand: nothing, or a product with ones that broadcasts."""
+    """Expand: nothing, a resize that repeats spatial positions, or a product with ones."""
     x = builder.movable(node)
     shape = builder.shape(x)
     wanted = builder.integers(node, 1, "shape")
@@ -175,6 +177,14 @@ def convert_expand(node: Node, builder: Builder) -> None:
     ones = tuple(b if a == 1 else 1 for a, b in zip(old, new, strict=True))
     if math.prod(ones) == 1:
         emit_reshape(node, builder, x, old)
+        return
+    if rank == len(shape) > 2 and ones[:2] == (1, 1) and max(new) <= MAX_AXIS:
+        sources = tuple(
+            tuple(range(a)) if a == b else (0,) * b for a, b in zip(old, new, strict=True)
+        )
+        builder.move(
+            NearestResize(name=node.name, inputs=(x,), outputs=(node.output,), sources=sources[2:])
+        )
         return
     if math.prod(ones) > 1 << 24:
         node.refuse(f"an expansion to {list(wanted)}", "use Resize, or a smaller input")
