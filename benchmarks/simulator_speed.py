@@ -26,7 +26,7 @@ from fractions import Fraction
 
 import numpy as np
 import onnx
-import onnxruntime
+import onnxruntime  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 
 from qcompile.graph import Graph, Op, Stage
@@ -126,8 +126,8 @@ class Builder:
             low = min(max((((output.low + 1) << s) - 1 - b) // m, reach.low), reach.high)
             high = max(min(-((b - (output.high << s)) // m), reach.high), low)
             rows.append((m, b, s, low, high))
-        m, b, s, low, high = zip(*rows, strict=True)
-        epilogue = Requantize(m, b, s, output.low, output.high, low, high)
+        multipliers, biases, shifts, lows, highs = zip(*rows, strict=True)
+        epilogue = Requantize(multipliers, biases, shifts, output.low, output.high, lows, highs)
         return replace(op, epilogue=epilogue, accumulator=IntType.holding(reach))
 
     def _onnx(self, op: SumOp, w: Array) -> None:
@@ -147,9 +147,15 @@ class Builder:
 
     def pool(self, x: str) -> str:
         name = f"pool{len(self.ops)}"
-        window = {"kernel": (2, 2), "strides": (2, 2), "dilations": (1, 1)}
         op = MaxPool(
-            name=name, inputs=(x,), outputs=(name,), pads_begin=(0, 0), pads_end=(0, 0), **window
+            name=name,
+            inputs=(x,),
+            outputs=(name,),
+            kernel=(2, 2),
+            strides=(2, 2),
+            pads_begin=(0, 0),
+            pads_end=(0, 0),
+            dilations=(1, 1),
         )
         self._plain(op, [x])
         self.nodes.append(
@@ -231,7 +237,7 @@ def seconds(repeats: int, graph: Graph, model: onnx.ModelProto) -> tuple[float, 
 
 def main() -> None:
     """Prints the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("size", 256), ("base", 16), ("depth", 4), ("repeats", 7)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
