@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from qcompile.backends.c.table import PLANNERS
 from qcompile.errors import Unsupported
 from qcompile.graph import Graph, Op
+from qcompile.numerics import Requantize
 from qcompile.ops import (
     Add,
     Affine,
@@ -21,9 +22,10 @@ from qcompile.ops import (
     Softmax,
     SumOp,
 )
-from qcompile.types import IntType
+from qcompile.types import IntType, Range
 
 LARGEST_ELEMENTS = 1 << 31
+INT64 = Range(-(1 << 63), (1 << 63) - 1)
 
 
 def unsupported(graph: Graph) -> list[Unsupported]:
@@ -66,10 +68,12 @@ def _sum_problems(graph: Graph, op: SumOp) -> Iterator[Unsupported]:
     if integer and (op.epilogue is None or op.accumulator is None):
         yield refuse("has integer output but no epilogue or accumulator", "lower the graph first")
         return
-    if integer and op.accumulator is not None and op.accumulator.bits > 64:
+    if integer and op.accumulator is not None and not INT64.contains(op.accumulator.range):
         yield refuse(
             f"its sums need {op.accumulator.bits} bits, C has 64", "use fewer --abits or --wbits"
         )
+    if isinstance(op.epilogue, Requantize) and not INT64.contains(op.epilogue.product_range()):
+        yield refuse("the products of its epilogue exceed 64 bits", "use fewer --abits")
     if not integer and isinstance(
         op, Conv | ConvTranspose | MatMul | Rescale | Add | Mul | Div | Affine
     ):
@@ -81,8 +85,14 @@ def _sum_problems(graph: Graph, op: SumOp) -> Iterator[Unsupported]:
         count = kind.size // op.groups
         spread = kind.integer.high - kind.integer.low
         variance = (count * spread) ** 2 // 4
-        if (variance << (2 * op.widths.root_bits)) + op.widths.epsilon >= 1 << 64:
+        # |N * x - S1| is at most sqrt(N * V), so the product with the inverse is at most this:
+        product_bits = op.widths.inverse_bits - op.widths.root_bits + count.bit_length() // 2 + 1
+        if (
+            (variance << (2 * op.widths.root_bits)) + op.widths.epsilon >= 1 << 64
+            or product_bits > 63
+            or op.widths.inverse_bits > 62
+        ):
             yield refuse(
-                f"the variance of {count} codes needs more than 64 bits",
+                f"the norm of {count} codes needs more than 64 bits",
                 "use fewer --abits before the norm, or a smaller --input-shape",
             )
