@@ -76,6 +76,13 @@ CONV_KERNELS: tuple[KernelChoice, ...] = (
     KernelChoice(
         "conv_depthwise",
         "int32_t",
+        "int32_t",
+        2.0,
+        lambda facts: facts.grouped_alone and _wide(facts) and _short_sums(facts),
+    ),
+    KernelChoice(
+        "conv_depthwise",
+        "int32_t",
         "int64_t",
         4.0,
         lambda facts: facts.grouped_alone and _wide(facts),
@@ -83,10 +90,10 @@ CONV_KERNELS: tuple[KernelChoice, ...] = (
     KernelChoice(
         "conv", "int16_t", "int32_t", 1.0, lambda facts: _narrow(facts) and _short_sums(facts)
     ),
-    KernelChoice("conv", "int16_t", "int64_t", 3.0, _narrow),
     KernelChoice(
         "conv", "int32_t", "int32_t", 3.5, lambda facts: _wide(facts) and _short_sums(facts)
     ),
+    KernelChoice("conv", "int16_t", "int64_t", 3.0, _narrow),
     KernelChoice("conv", "int32_t", "int64_t", 4.0, _wide),
 )
 """In order of preference for the operators that multiply by a weight tensor."""

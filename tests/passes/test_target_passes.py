@@ -7,10 +7,10 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qcompile.passes.choose_kernels import ChooseKernels
+from qcompile.passes.choose_kernels import CONV_KERNELS, INT16, INT32, ChooseKernels, Facts
 from qcompile.passes.place_tensors import PlaceTensors, channels_last, natural, split_axes
 from qcompile.passes.plan_buffers import Buffer, PlanBuffers
-from qcompile.types import IntType
+from qcompile.types import IntType, Range
 from tests.backends.networks import unet
 
 
@@ -81,3 +81,14 @@ def test_placement_arithmetic() -> None:
     assert not placement.same_memory(natural(4), shape)
     assert split_axes(shape, 1, placement) == (20, 3, 1)
     assert split_axes(shape, 2, placement) == (1, 4, 15)
+
+
+def test_sums_of_every_row_have_the_type_of_the_epilogue() -> None:
+    """32-bit sums if and only if the accumulator fits; the epilogue takes the same type."""
+    for inputs in (INT16, INT32):
+        for sums in (INT32, Range(-(1 << 40), 1 << 40)):
+            for alone in (False, True):
+                facts = Facts(inputs, Range(-7, 7), sums, alone)
+                row = next(row for row in CONV_KERNELS if row.fits(facts))
+                assert (row.sums == "int32_t") == (sums == INT32)
+                assert row.kernel == ("conv_depthwise" if alone else "conv")
