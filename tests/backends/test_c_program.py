@@ -196,7 +196,8 @@ def test_verify_agrees() -> None:
     program = CBackend("net").emit(graph)
     result = CBackend("net").verify(graph, program, [image(graph, 1), image(graph, 2)])
     assert result.passed
-    assert result.values == len(graph.ops)
+    concats = sum(op.kind == "Concat" for op in graph.ops)  # read in parts by the convolution
+    assert result.values == len(graph.ops) - concats
     assert result.float_difference is None
 
 

@@ -7,7 +7,9 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qcompile.graph import Graph
 from qcompile.passes.choose_kernels import CONV_KERNELS, INT16, INT32, ChooseKernels, Facts
+from qcompile.passes.join_concats import JoinConcats
 from qcompile.passes.place_tensors import PlaceTensors, channels_last, natural, split_axes
 from qcompile.passes.plan_buffers import Buffer, PlanBuffers
 from qcompile.types import IntType, Range
@@ -92,3 +94,20 @@ def test_sums_of_every_row_have_the_type_of_the_epilogue() -> None:
                 row = next(row for row in CONV_KERNELS if row.fits(facts))
                 assert (row.sums == "int32_t") == (sums == INT32)
                 assert row.kernel == ("conv_depthwise" if alone else "conv")
+
+
+def joined(graph: Graph) -> set[str]:
+    choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
+    return set(JoinConcats().run(graph, choices, placements))
+
+
+def test_a_concat_that_one_convolution_reads_is_joined() -> None:
+    graph = unet()
+    concat = next(op for op in graph.ops if op.kind == "Concat")
+    assert joined(graph) == {concat.output}
+
+
+def test_a_concat_that_is_an_output_is_not_joined() -> None:
+    graph = unet()
+    concat = next(op for op in graph.ops if op.kind == "Concat")
+    assert not joined(dataclasses.replace(graph, outputs=(*graph.outputs, concat.output)))

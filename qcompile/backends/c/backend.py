@@ -18,6 +18,7 @@ from qcompile.errors import Unsupported, UnsupportedError
 from qcompile.graph import Graph
 from qcompile.packing import TernaryPacking
 from qcompile.passes.choose_kernels import ChooseKernels
+from qcompile.passes.join_concats import JoinConcats
 from qcompile.passes.place_tensors import PlaceTensors
 from qcompile.passes.plan_buffers import Buffer, BufferPlan, PlanBuffers
 from qcompile.types import Array
@@ -87,7 +88,7 @@ class CBackend:
             debug=debug,
         )
         files = render(layout, metadata or {}, vectors, self.separate_weights)
-        layer_bytes = {}
+        layer_bytes = {op.name: LayerBytes(0, 0, 0) for op in graph.ops}
         for step in steps:
             by_role = step.bytes_by_role
             layer_bytes[step.op.name] = LayerBytes(
@@ -97,12 +98,14 @@ class CBackend:
         return CProgram(Artifacts(files), release.size, total, layer_bytes, layout)
 
     def plan(self, graph: Graph) -> list[Step]:
-        """One step for each operator."""
-        context = Context(
-            graph, ChooseKernels().run(graph), PlaceTensors().run(graph), self.ternary_packing
-        )
+        """One step for each operator, except concatenations that a convolution reads in parts."""
+        choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
+        joined = JoinConcats().run(graph, choices, placements)
+        context = Context(graph, choices, placements, self.ternary_packing, joined)
         steps = []
         for index, op in enumerate(graph.ops):
+            if op.output in joined:
+                continue
             name = identifier(op.name, 24)
             step = Step(op, f"l{index:02d}_{name}" if name else f"l{index:02d}")
             PLANNERS[type(op)].plan(context, step, op)
@@ -118,7 +121,12 @@ class CBackend:
 
 def plan_arena(graph: Graph, steps: Sequence[Step], keep_all: bool) -> BufferPlan:
     """Places activations and scratch memory; `keep_all` lets every activation live to the end."""
-    position = {step.op.name: index for index, step in enumerate(steps)}
+    # Who reads a value: the steps whose pointers name it (a joined concatenation has no step).
+    readers: dict[str, list[int]] = {}
+    for index, step in enumerate(steps):
+        for pointer in step.pointers:
+            if pointer.value is not None:
+                readers.setdefault(pointer.value, []).append(index)
     public = {*graph.inputs, *graph.outputs}
     end = len(steps)
     buffers = []
@@ -126,8 +134,7 @@ def plan_arena(graph: Graph, steps: Sequence[Step], keep_all: bool) -> BufferPla
         for value in step.op.outputs:
             if value in public:
                 continue
-            readers = [position[op.name] for op in graph.consumers.get(value, ())]
-            first, last = (0, end) if keep_all else (index, max([index, *readers]))
+            first, last = (0, end) if keep_all else (index, max([index, *readers.get(value, [])]))
             buffers.append(Buffer(value_name(value), graph.types[value].storage_bytes, first, last))
         for pointer in step.pointers:
             if pointer.value is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qcompile.backends.c.names import c_type
 from qcompile.backends.c.program import Kernel, Pointer, Role, Step, kernel
 from qcompile.graph import Graph
+from qcompile.ops import Concat
 from qcompile.packing import TernaryPacking
 from qcompile.passes.choose_kernels import KernelChoice
 from qcompile.passes.place_tensors import Placement
@@ -67,6 +68,7 @@ class Context:
     choices: Mapping[str, KernelChoice]
     placements: Mapping[str, Placement]
     ternary: TernaryPacking
+    joined: Mapping[str, Concat]
 
     def type(self, value: str) -> TensorType:
         return self.graph.types[value]

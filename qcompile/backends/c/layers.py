@@ -56,7 +56,16 @@ def plan_conv(context: Context, step: Step, op: Conv) -> None:
     shape, out = context.type(op.inputs[0]).shape, context.type(op.output).shape
     codes = image_weights(context.graph.constants[op.inputs[1]])
     choice = context.choices[op.name]
-    x = context.read_as(step, "x", op.inputs[0], channels_last(len(shape)))
+    parts = [op.inputs[0]]
+    if op.inputs[0] in context.joined:
+        parts = list(context.joined[op.inputs[0]].inputs)
+        step.notes.append(f"with {context.joined[op.inputs[0]].label()}")
+        x = ", ".join(
+            f"{context.read(step, f'x{index}', value)}, {context.type(value).shape[1]}"
+            for index, value in enumerate(parts)
+        )
+    else:
+        x = context.read_as(step, "x", op.inputs[0], channels_last(len(shape)))
     y = context.write_as(step, "y", op.output, channels_last(len(out)))
     x_type, y_type = context.ctype(op.inputs[0]), context.ctype(op.output)
     epilogue = plan_epilogue(context, step, op, out[1])
@@ -92,7 +101,10 @@ def plan_conv(context: Context, step: Step, op: Conv) -> None:
     plan_weights(context, step, op.inputs[1], choice.line, [block], "row")
     step.scratch(choice.line, "patches", tile * length)
     step.scratch(choice.sums, "sums", tile * rows)
-    item = _layer_kernel("conv", x_type, y_type, choice, epilogue)
+    if op.inputs[0] in context.joined:
+        item = _joined_kernel([context.ctype(value) for value in parts], y_type, choice, epilogue)
+    else:
+        item = _layer_kernel("conv", x_type, y_type, choice, epilogue)
     step.calls.append(
         f"{step.use(item)}({described}, {x}, weights, &epilogue, {y}, patches, sums);"
     )
@@ -222,4 +234,22 @@ def _layer_kernel(template: str, x: str, y: str, choice: KernelChoice, epilogue:
         epilogue=epilogue.function,
         gather=gather_name,
         dot_tile=dot_name,
+    )
+
+
+def _joined_kernel(parts: Sequence[str], y: str, choice: KernelChoice, epilogue: Kernel) -> Kernel:
+    gathers = [gather_kernel(part, choice.line) for part in parts]
+    dot = dot_kernel(choice)
+    return kernel(
+        "conv_joined",
+        [*parts] if choice.line == "int16_t" else [*parts, choice.line],
+        requires=[*dict.fromkeys(gathers), dot, epilogue],
+        suffix="_" + epilogue.function,
+        types=",".join(parts),
+        y=y,
+        line=choice.line,
+        sums=choice.sums,
+        epilogue=epilogue.function,
+        gather=",".join(item.function for item in gathers),
+        dot_tile=dot.function,
     )

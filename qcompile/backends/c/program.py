@@ -36,14 +36,15 @@ class Kernel:
 
 def kernel(
     template: str,
-    types: Sequence[str] = (),
+    suffix_types: Sequence[str] = (),
+    /,
     requires: Sequence[Kernel] = (),
     suffix: str = "",
     needs_math: bool = False,
     **settings: Setting,
 ) -> Kernel:
     """A kernel whose function is named after its template, types and epilogue."""
-    parts = [template, *(short(name) for name in types)]
+    parts = [template, *(short(name) for name in suffix_types)]
     name = "_".join(parts) + suffix
     return Kernel(template, name, tuple(settings.items()), tuple(requires), needs_math)
 

@@ -229,6 +229,7 @@ def step_comment(graph: Graph, step: Step) -> str:
         if value in graph.constants and not graph.types[value].is_float:
             kind = graph.types[value]
             text += f"; constant {kind.element}[{','.join(map(str, kind.shape))}]"
+    text += "".join(f"; {note}" for note in step.notes)
     accumulator = getattr(op, "accumulator", None)
     if accumulator is not None:
         text += f"; sums {accumulator}"

@@ -50,7 +50,7 @@ def _float(template: str) -> Row:
 
 
 PLANNERS: Mapping[type[Op], Row] = {
-    ops.Conv: _image(layers.plan_conv, "conv", "conv_depthwise"),
+    ops.Conv: _image(layers.plan_conv, "conv", "conv_depthwise", "conv_joined"),
     ops.ConvTranspose: _image(layers.plan_conv_transpose, "conv_transpose"),
     ops.MatMul: _strided(layers.plan_matmul, "matmul"),
     ops.Affine: _strided(elementwise.plan_affine, "affine"),

@@ -170,6 +170,9 @@ class _Stepwise:
         for op, simulator in self._steps:
             given = {value: values[value] for value in simulator.graph.inputs}
             expected = simulator.run(given)
+            if op.output not in actual:  # a concatenation that C reads in parts
+                values[op.output] = expected[op.output]
+                continue
             found = {op.output: actual[op.output]}
             if _is_inexact(self.graph, op):
                 relative = _relative_difference(expected[op.output], found[op.output])

@@ -1,0 +1,53 @@
+"""Which concatenations need not exist in memory: a convolution reads their parts directly.
+
+Before: skip, up -> Concat -> x -> Conv     After: skip, up -> Conv (gathers from both)
+
+The joined tensor is the largest of a U-Net; without it the arena shrinks and a copy is saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qcompile.graph import Graph
+from qcompile.ops import Concat, Conv
+from qcompile.passes.choose_kernels import KernelChoice
+from qcompile.passes.place_tensors import Placement, channels_last
+
+MOST_PARTS = 4
+
+
+@dataclass(frozen=True)
+class JoinConcats:
+    """Finds each `Concat` of channels whose only reader is an ungrouped `Conv`."""
+
+    def run(
+        self,
+        graph: Graph,
+        choices: Mapping[str, KernelChoice],
+        placements: Mapping[str, Placement],
+    ) -> Mapping[str, Concat]:
+        """Value name of the concatenation -> the operator that need not run."""
+        found = {}
+        for op in graph.ops:
+            if not isinstance(op, Concat) or op.axis != 1 or len(op.inputs) > MOST_PARTS:
+                continue
+            reader = graph.only_consumer(op.output)
+            if (
+                isinstance(reader, Conv)
+                and reader.groups == 1
+                and choices[reader.name].kernel == "conv"
+                and reader.inputs[0] == op.output
+                and all(_readable(graph, placements, value) for value in op.inputs)
+            ):
+                found[op.output] = op
+        return found
+
+
+def _readable(graph: Graph, placements: Mapping[str, Placement], value: str) -> bool:
+    """The convolution can gather from where `value` lies."""
+    shape = graph.types[value].shape
+    return value not in graph.constants and placements[value].same_memory(
+        channels_last(len(shape)), shape
+    )
