@@ -28,7 +28,9 @@ from qcompile.passes.place_tensors import Placement
 from qcompile.passes.plan_buffers import BufferPlan
 from qcompile.types import Array, FloatType, TensorType, q_format
 
-VALUES_PER_LINE = 100
+COLUMNS = 100
+BYTES_PER_LINE = 19
+BYTE_LITERALS = tuple(str(value) for value in range(256))
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,13 @@ def kernel_text(item: Kernel) -> str:
 
 def table_values(table: Table) -> str:
     """The initialiser of a table, wrapped."""
+    if table.ctype == "uint8_t":
+        # Packed weights come by the million: fixed lines of shared strings.
+        data = table.values.astype("uint8").tolist()
+        rows = range(0, len(data), BYTES_PER_LINE)
+        return ",\n    ".join(
+            ", ".join(map(BYTE_LITERALS.__getitem__, data[i : i + BYTES_PER_LINE])) for i in rows
+        )
     if table.ctype == "float":
         items = [float_literal(float(value)) for value in table.values]
     elif table.ctype == "double":
@@ -172,7 +181,7 @@ def table_values(table: Table) -> str:
         items = [integer_literal(int(value), table.ctype) for value in table.values]
     lines, line = [], ""
     for item in items:
-        if len(line) + len(item) > VALUES_PER_LINE - 8:
+        if len(line) + len(item) > COLUMNS - 8:
             lines.append(line.rstrip())
             line = ""
         line += f"{item}, "
@@ -201,7 +210,7 @@ def wrapped(text: str) -> list[str]:
         piece = part if index == 0 else f".{part}"
         if index > 0:
             lines[-1] += ","
-            if len(lines[-1]) + len(piece) > VALUES_PER_LINE - 12:
+            if len(lines[-1]) + len(piece) > COLUMNS - 12:
                 lines.append("    " + piece)
                 continue
             piece = " " + piece
@@ -320,6 +329,7 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
         "alignment": 16,
         "offsets": offsets(layout),
         "needs_math": layout.needs_math,
+        "has_floats": test_vectors.has_float_island(graph),
         "shape_types": shape_types(layout.steps),
         "kernels": [kernel_text(item) for item in all_kernels(layout.steps)],
         "weights": [table for table in tables if table.role is Role.WEIGHTS],
