@@ -64,7 +64,7 @@ def test_weights_are_packed_and_right(name: str, tmp_path: Path) -> None:
             count = graph.constants[op.inputs[1]].size
             packed = program.layer_bytes[op.name].weights
             # A table of the values that occur needs fewer bits where few occur.
-            assert packed == -(-count * bits // 8) or (name == "pow2" and count < 64)
+            assert packed == -(-count * bits // 32) * 4 or (name == "pow2" and count < 64)
 
 
 @needs_gcc

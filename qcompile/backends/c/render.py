@@ -29,8 +29,6 @@ from qcompile.passes.plan_buffers import BufferPlan
 from qcompile.types import Array, FloatType, TensorType, q_format
 
 COLUMNS = 100
-BYTES_PER_LINE = 19
-BYTE_LITERALS = tuple(str(value) for value in range(256))
 
 
 @dataclass(frozen=True)
@@ -166,13 +164,12 @@ def kernel_text(item: Kernel) -> str:
 
 def table_values(table: Table) -> str:
     """The initialiser of a table, wrapped."""
-    if table.ctype == "uint8_t":
-        # Packed weights come by the million: fixed lines of shared strings.
-        data = table.values.astype("uint8").tolist()
-        rows = range(0, len(data), BYTES_PER_LINE)
-        return ",\n    ".join(
-            ", ".join(map(BYTE_LITERALS.__getitem__, data[i : i + BYTES_PER_LINE])) for i in rows
-        )
+    if table.ctype in ("uint8_t", "uint32_t"):
+        # Packed weights come by the million, so lines have a fixed number of values.
+        form, each = ("{}", 19) if table.ctype == "uint8_t" else ("0x{:08x}", 8)
+        data = table.values.tolist()
+        rows = (data[i : i + each] for i in range(0, len(data), each))
+        return ",\n    ".join(", ".join(map(form.format, row)) for row in rows)
     if table.ctype == "float":
         items = [float_literal(float(value)) for value in table.values]
     elif table.ctype == "double":

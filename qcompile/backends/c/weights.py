@@ -14,6 +14,7 @@ from qcompile.types import Array
 
 ROW_BLOCK = 4
 """Output channels that the dot-product kernel computes together."""
+WORD_BYTES = 4
 LENGTH_BLOCK = 8
 """Dot products have a multiple of this length: one 128-bit vector of int16."""
 
@@ -67,10 +68,15 @@ def plan_weights(
     else:
         packed = pack_weights(codes, kind, context.ternary)
         data = np.frombuffer(packed.data, np.uint8)
+        ctype = "uint8_t"
+        if packed.packing is not Packing.BASE3:
+            # Words instead of bytes: compilers read the table four times as fast.
+            missing = -len(packed.data) % WORD_BYTES
+            data, ctype = np.frombuffer(packed.data + bytes(missing), "<u4"), "uint32_t"
         note = f"{packed.count} weights, {packed.bits} bits each"
         if packed.packing is Packing.BASE3:
             note = f"{packed.count} ternary weights, five in a byte"
-        table = step.table("weights", "uint8_t", data, Role.WEIGHTS, note)
+        table = step.table("weights", ctype, data, Role.WEIGHTS, note)
         function = step.use(
             kernel(f"unpack_{packed.packing.value}", [line], type=line, scaled=scaled)
         )
