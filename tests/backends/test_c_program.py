@@ -282,6 +282,13 @@ def test_one_lsb_in_one_bias_is_located(layer: int) -> None:
     assert result.mismatch.index[1] == 0
 
 
+@needs_gcc
+def test_the_compiler_may_bring_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "gcc -O1 -Wall")
+    graph = unet()
+    assert verify(graph, CBackend("net").emit(graph), [image(graph)]).compiler == "gcc -O1 -Wall"
+
+
 def test_a_missing_compiler_is_a_tool_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(ToolError, match="no-such-compiler"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -124,14 +125,15 @@ def verify(
 
 
 def find_compiler() -> str:
-    """The C compiler: $CC, else the first of cc, gcc, clang.
+    """The C compiler: $CC (options included), else the first of cc, gcc, clang.
 
     Raises:
         ToolError: there is none.
     """
     named = os.environ.get("CC", "").strip()
     for command in [named] if named else COMPILERS:
-        if shutil.which(command):
+        words = shlex.split(command)
+        if words and shutil.which(words[0]):
             return command
     wanted = f"$CC names '{named}', which does not exist" if named else "no C compiler was found"
     raise ToolError(f"--verify: {wanted}; install gcc, or set CC")
@@ -229,7 +231,16 @@ def _execute(
     flags = [f"-D{layout.entry.upper()}_TAPS"] if build == "debug" else []
     sources = [str(folder / "harness.c"), str(folder / f"{layout.entry}.c")]
     libraries = ["-lm"] if layout.needs_math else []
-    command = [compiler, "-std=c99", "-O2", *flags, "-o", str(binary), *sources, *libraries]
+    command = [
+        *shlex.split(compiler),
+        "-std=c99",
+        "-O2",
+        *flags,
+        "-o",
+        str(binary),
+        *sources,
+        *libraries,
+    ]
     _run(command, f"{compiler} could not build the emitted C ({build})")
     inputs = folder / "inputs.bin"
     with inputs.open("wb") as stream:
