@@ -85,6 +85,8 @@ def load_config(path: Path) -> dict[str, Any]:
         UsageError: the file cannot be read, is not TOML, or has unknown keys or wrong values.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"--config {path}: is not a regular file; give a TOML file")
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise UsageError(f"--config {path}: larger than {MAX_CONFIG_BYTES} bytes")
         document = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -18,6 +18,7 @@ from qcompile.types import Array
 
 MAX_ARRAY_BYTES = 1 << 30
 """A larger array is refused: it is split more easily than waited for."""
+PIECE_BYTES = 1 << 22
 MAX_FOLDER_IMAGES = 100_000
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
 _SCALED_MODES = {"1": "L", "P": "RGB", "LA": "L", "CMYK": "RGB", "YCbCr": "RGB", "PA": "RGB"}
@@ -70,6 +71,8 @@ def open_arrays(path: Path) -> ArrayFile:
         DataError: there is no such file, or it is no `.npz` or `.npy`.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: is not a regular file; save the arrays with numpy.savez")
         if path.suffix == ".npy":
             with path.open("rb"):
                 return ArrayFile(path, ("",))
@@ -108,10 +111,16 @@ def _read_npy(stream: IO[bytes], label: str) -> Array:
             f"{label}: shape {list(shape)} takes {total >> 20} MiB, the limit is "
             f"{MAX_ARRAY_BYTES >> 20} MiB; split the data"
         )
-    data = stream.read(total)
-    if len(data) != total:
-        raise DataError(f"{label}: ends after {len(data)} of {total} bytes; the file is damaged")
-    flat = np.frombuffer(data, dtype=dtype)
+    # Piece by piece into its place: a whole read would need the memory twice.
+    flat = np.empty(count, dtype=dtype)
+    place = flat.view(np.uint8)
+    done = 0
+    while done < total:
+        piece = stream.read(min(PIECE_BYTES, total - done))
+        if not piece:
+            raise DataError(f"{label}: ends after {done} of {total} bytes; the file is damaged")
+        place[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+        done += len(piece)
     return flat.reshape(shape, order="F" if fortran else "C")
 
 

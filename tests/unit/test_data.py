@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -183,6 +184,21 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path: Path, shape: str) ->
     (tmp_path / "a.npy").write_bytes(hostile_header(shape) + b"abc")
     with pytest.raises(DataError, match=r"a\.npy"):
         calibration_feeds(str(tmp_path / "a.npy"), {"in": GREY}, 9)
+
+
+def test_large_arrays_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qcompile.data_files.PIECE_BYTES", 7)
+    images = np.asfortranarray(pixels(3, 8, 12))
+    np.savez_compressed(tmp_path / "a.npz", x=images)
+    (feed, *_) = calibration_feeds(str(tmp_path / "a.npz"), {"in": GREY}, 9)
+    assert np.array_equal(feed["in"][0, 0], images[0])
+
+
+def test_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npy")
+    for name in (str(tmp_path / "pipe.npy"), "/dev/zero"):
+        with pytest.raises(DataError, match="not a regular file"):
+            calibration_feeds(name, {"in": GREY}, 9)
 
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:
