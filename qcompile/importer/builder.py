@@ -15,8 +15,11 @@ from qcompile.importer.tensors import MAX_WEIGHT_BYTES, TensorReader
 from qcompile.ops.reshape import Reshape
 from qcompile.types import FLOAT32, Array, Element, Shape, TensorType
 
-MAX_ELEMENTS = 1 << 31
-"""More elements than any tensor of a sensible network has; hostile shapes end here."""
+MAX_ELEMENTS = 1 << 28
+"""Most elements of a tensor: 1 GiB as float32; hostile shapes end here."""
+
+MAX_SIZE = 1 << 31
+"""Attributes beyond this are damaged; below it the elements of their result are counted."""
 
 
 class Builder:

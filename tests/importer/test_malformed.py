@@ -140,7 +140,9 @@ def test_wrong_shapes() -> None:
     _refused(model, "do not broadcast")
 
 
-@pytest.mark.parametrize("dims", [(1, 2, 2**40, 2**40), (1, 2**62, 2**62, 2**62)])
+@pytest.mark.parametrize(
+    "dims", [(1, 2, 2**40, 2**40), (1, 2**62, 2**62, 2**62), (1, 1, 20000, 20000)]
+)
 def test_huge_inputs(dims: tuple[int, ...]) -> None:
     _refused(build([RELU], inputs={"x": dims}), "the limit is")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qcompile.importer.builder import MAX_ELEMENTS, Builder
+from qcompile.importer.builder import MAX_SIZE, Builder
 from qcompile.importer.node import Node
 from qcompile.importer.operators.conv import read_groups, read_weights
 from qcompile.importer.operators.window import explicit_pads, spatial_rank, steps
@@ -23,7 +23,7 @@ def convert_conv_transpose(node: Node, builder: Builder) -> None:
     strides = steps(node, "strides", rank)
     dilations = steps(node, "dilations", rank)
     extra = node.integers("output_padding", (0,) * rank)
-    if len(extra) != rank or not all(0 <= value <= MAX_ELEMENTS for value in extra):
+    if len(extra) != rank or not all(0 <= value <= MAX_SIZE for value in extra):
         node.malformed(f"output_padding {list(extra)[:16]} must be {rank} numbers, not negative")
     full = tuple(
         (size - 1) * stride + more + (k - 1) * dilation + 1
@@ -69,7 +69,7 @@ def _pads(
         wanted = tuple(size * stride for size, stride in zip(spatial, strides, strict=True))
     if not wanted:
         return pads if mode == "NOTSET" else (0,) * (2 * rank)
-    if len(wanted) != rank or not all(1 <= size <= MAX_ELEMENTS for size in wanted):
+    if len(wanted) != rank or not all(1 <= size <= MAX_SIZE for size in wanted):
         node.malformed(f"output_shape {list(wanted)[:16]} must be {rank} positive numbers")
     begins, ends = [], []
     for size, target in zip(full, wanted, strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qcompile.importer.builder import MAX_ELEMENTS, Builder
+from qcompile.importer.builder import MAX_SIZE, Builder
 from qcompile.importer.node import Node
 from qcompile.importer.operators.resize import MAX_AXIS
 from qcompile.importer.operators.window import normal_axes, normal_axis
@@ -56,7 +56,7 @@ def convert_reshape(node: Node, builder: Builder) -> None:
         if any(size == 0 and axis >= len(old) for axis, size in enumerate(shape)):
             node.malformed(f"shape {shape} keeps an axis that {list(old)} does not have")
         shape = [old[axis] if size == 0 else size for axis, size in enumerate(shape)]
-    if any(size < -1 or size > MAX_ELEMENTS for size in shape) or shape.count(-1) > 1:
+    if any(size < -1 or size > MAX_SIZE for size in shape) or shape.count(-1) > 1:
         node.malformed(f"shape {shape} is not possible")
     if -1 in shape:
         known = math.prod(size for size in shape if size != -1)
@@ -167,7 +167,7 @@ def convert_expand(node: Node, builder: Builder) -> None:
     x = builder.movable(node)
     shape = builder.shape(x)
     wanted = builder.integers(node, 1, "shape")
-    if wanted is None or any(not 1 <= size <= MAX_ELEMENTS for size in wanted):
+    if wanted is None or any(not 1 <= size <= MAX_SIZE for size in wanted):
         node.malformed("its shape must be positive numbers")
     rank = max(len(shape), len(wanted))
     old = (1,) * (rank - len(shape)) + shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from qcompile.importer.builder import MAX_ELEMENTS, Builder
+from qcompile.importer.builder import MAX_SIZE, Builder
 from qcompile.importer.node import Node
 from qcompile.importer.operators.window import normal_axes
 from qcompile.ops.pad import Pad, PadMode
@@ -73,7 +73,7 @@ def _read_pads(node: Node, builder: Builder, rank: int) -> tuple[tuple[int, ...]
         pads = builder.integers(node, 1, "pads") or ()
         axes = builder.integers(node, 3, "axes") if node.opset >= 18 else None
     chosen = normal_axes(node, axes, rank) if axes is not None else tuple(range(rank))
-    if len(pads) != 2 * len(chosen) or any(abs(pad) > MAX_ELEMENTS for pad in pads):
+    if len(pads) != 2 * len(chosen) or any(abs(pad) > MAX_SIZE for pad in pads):
         node.malformed(f"pads {list(pads)[:16]} do not fit {len(chosen)} axes")
     begins, ends = [0] * rank, [0] * rank
     for index, axis in enumerate(chosen):

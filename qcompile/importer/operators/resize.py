@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-from qcompile.importer.builder import MAX_ELEMENTS, Builder
+from qcompile.importer.builder import MAX_SIZE, Builder
 from qcompile.importer.node import Node
 from qcompile.importer.operators.coordinates import (
     HALF,
@@ -73,7 +73,7 @@ def _read_axes(node: Node, builder: Builder, shape: Shape, mode: str) -> list[Ax
         for axis, scale in zip(chosen, scales, strict=True):
             axes[axis] = _scaled(node, shape[axis], scale)
     elif sizes is not None:
-        if not all(1 <= size <= MAX_ELEMENTS for size in sizes):
+        if not all(1 <= size <= MAX_SIZE for size in sizes):
             node.malformed(f"sizes {list(sizes)[:16]} are not positive")
         ratios = [Fraction(size, shape[axis]) for axis, size in zip(chosen, sizes, strict=True)]
         policy = node.text("keep_aspect_ratio_policy", "stretch")
@@ -101,7 +101,7 @@ def _scales(node: Node, builder: Builder, index: int) -> tuple[float, ...] | Non
     if data is None or data.size == 0:
         return None
     scales = tuple(float(scale) for scale in data.reshape(-1))
-    if not all(0 < scale <= MAX_ELEMENTS for scale in scales):
+    if not all(0 < scale <= MAX_SIZE for scale in scales):
         node.malformed(f"scales {list(scales)[:16]} are not positive")
     return scales
 

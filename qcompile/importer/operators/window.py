@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qcompile.importer.builder import MAX_ELEMENTS
+from qcompile.importer.builder import MAX_SIZE
 from qcompile.importer.node import Node
 from qcompile.types import Shape
 
@@ -31,7 +31,7 @@ def spatial_rank(node: Node, shape: Shape) -> int:
 def steps(node: Node, name: str, rank: int) -> tuple[int, ...]:
     """An attribute of positive integers such as `strides`, by default ones."""
     values = node.integers(name, (1,) * rank)
-    if len(values) != rank or not all(1 <= value <= MAX_ELEMENTS for value in values):
+    if len(values) != rank or not all(1 <= value <= MAX_SIZE for value in values):
         node.malformed(f"{name} {list(values)[:16]} must be {rank} positive numbers")
     return values
 
@@ -39,7 +39,7 @@ def steps(node: Node, name: str, rank: int) -> tuple[int, ...]:
 def read_window(node: Node, shape: Shape, kernel: Sequence[int]) -> Window:
     """The window of a convolution or pool over an input of `shape`, auto_pad resolved."""
     rank = spatial_rank(node, shape)
-    if len(kernel) != rank or not all(1 <= size <= MAX_ELEMENTS for size in kernel):
+    if len(kernel) != rank or not all(1 <= size <= MAX_SIZE for size in kernel):
         node.malformed(f"kernel {list(kernel)[:16]} does not fit the input of shape {list(shape)}")
     strides = steps(node, "strides", rank)
     dilations = steps(node, "dilations", rank)
@@ -63,7 +63,7 @@ def explicit_pads(node: Node, rank: int) -> tuple[int, ...]:
     if mode not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
         node.malformed(f"auto_pad '{mode}' does not exist")
     pads = node.integers("pads", (0,) * (2 * rank))
-    if len(pads) != 2 * rank or not all(0 <= pad <= MAX_ELEMENTS for pad in pads):
+    if len(pads) != 2 * rank or not all(0 <= pad <= MAX_SIZE for pad in pads):
         node.malformed(f"pads {list(pads)[:16]} must be {2 * rank} numbers that are not negative")
     return pads
 
