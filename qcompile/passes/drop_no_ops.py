@@ -44,7 +44,7 @@ class DropNoOps:
     Outputs of the graph keep their names.
     """
 
-    name: ClassVar[str] = "drop_no_ops"
+    name: ClassVar[str] = "drop-no-ops"
 
     def run(self, graph: Graph) -> Graph:
         return until_stable(graph, _drop_one)

@@ -45,7 +45,7 @@ class FoldAffine:
     An `Affine` behind an activation stays for `FuseActivations`.
     """
 
-    name: ClassVar[str] = "fold_affine"
+    name: ClassVar[str] = "fold-affine"
 
     def run(self, graph: Graph) -> Graph:
         return until_stable(graph, _fold_one)

@@ -31,7 +31,7 @@ class FuseActivations:
     the value between them. Any sum operator takes part: Add, AveragePool, GroupNorm, ...
     """
 
-    name: ClassVar[str] = "fuse_activations"
+    name: ClassVar[str] = "fuse-activations"
 
     def run(self, graph: Graph) -> Graph:
         return until_stable(graph, _fuse_one)

@@ -49,7 +49,7 @@ class MoveTransposes:
     the graph's borders, or at an operator that mixes axes (Reshape).
     """
 
-    name: ClassVar[str] = "move_transposes"
+    name: ClassVar[str] = "move-transposes"
 
     def run(self, graph: Graph) -> Graph:
         graph = DropNoOps().run(until_stable(graph, _share_one))

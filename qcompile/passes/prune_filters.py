@@ -66,7 +66,7 @@ class PruneFilters:
         exclude: shell patterns of operator names that keep all their filters.
     """
 
-    name: ClassVar[str] = "prune_filters"
+    name: ClassVar[str] = "prune-filters"
 
     ratio: float
     method: PruneMethod = PruneMethod.L1

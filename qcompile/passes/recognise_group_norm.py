@@ -31,7 +31,7 @@ class RecogniseGroupNorm:
         %y = Affine 's'(%v, @scale, @shift)
     """
 
-    name: ClassVar[str] = "recognise_group_norm"
+    name: ClassVar[str] = "recognise-group-norm"
 
     def run(self, graph: Graph) -> Graph:
         return until_stable(graph, _recognise_one)

@@ -47,7 +47,7 @@ class RecogniseSilu:
     Run it after `FoldAffine`, which turns constant operands into `Affine`.
     """
 
-    name: ClassVar[str] = "recognise_silu"
+    name: ClassVar[str] = "recognise-silu"
 
     def run(self, graph: Graph) -> Graph:
         return until_stable(graph, _recognise_one)

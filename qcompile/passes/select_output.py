@@ -43,7 +43,7 @@ class SelectOutput:
     Outputs keep their names.
     """
 
-    name: ClassVar[str] = "select_output"
+    name: ClassVar[str] = "select-output"
 
     kind: OutputKind = OutputKind.AUTO
     threshold: float = 0.5

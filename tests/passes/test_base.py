@@ -24,7 +24,7 @@ def test_dumps_the_start_and_every_result() -> None:
     graph = net.graph(net.conv("c", "x", 2))
     seen: list[str] = []
     run_passes(graph, [FuseActivations(), FuseActivations()], lambda name, _: seen.append(name))
-    assert seen == ["start", "fuse_activations", "fuse_activations"]
+    assert seen == ["start", "fuse-activations", "fuse-activations"]
 
 
 def test_a_pass_that_breaks_the_graph_is_found() -> None:
