@@ -48,10 +48,11 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
 
 def _print_operators(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
+        from qcompile.importer.folding import BOUNDS
         from qcompile.importer.table import CONVERTERS
 
-        for name in sorted(CONVERTERS):
-            click.echo(name)
+        for name in sorted({*CONVERTERS, *BOUNDS}):
+            click.echo(name if name in CONVERTERS else f"{name:24} of constants only")
         context.exit()
 
 
@@ -71,7 +72,11 @@ def _print_passes(context: click.Context, _: click.Parameter, value: bool) -> No
 )
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option("--target", metavar="c|sim", help="C program, or the network for the simulator.  [c]")
-@click.option("--wbits", metavar="BITS", help=f"Bits of weights: {_WIDTHS}.  [8]")
+@click.option(
+    "--wbits",
+    metavar="BITS",
+    help=f"Bits of weights: {_WIDTHS}.  [8, or what --quantizer ternary, binary or pow2 implies]",
+)
 @click.option("--abits", metavar="BITS", help=f"Bits of activations: {_WIDTHS}.  [8]")
 @click.option("--quantizer", type=click.Choice(QUANTIZERS), help="Family of formats.  [scaled]")
 @click.option(
@@ -352,6 +357,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
+    # Not all messages are QCompileErrors', which hold printable characters only.
     plain = "".join(char if char.isprintable() else "?" for char in message)
     print(f"qcompile: error: {plain}", file=sys.stderr)
     return code

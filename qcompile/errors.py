@@ -18,7 +18,10 @@ class QCompileError(Exception):
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        # Names in messages come from files nobody vouches for: no control characters reach a
+        # terminal or a log, through the command line or through the Python API.
+        line = " ".join(message.split())
+        super().__init__("".join(char if char.isprintable() else "?" for char in line))
 
 
 class UsageError(QCompileError):

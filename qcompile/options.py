@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 QUANTIZERS = ("scaled", "fixed", "ternary", "binary", "pow2")
 WIDTHS = ("2", "3", "4", "5", "6", "7", "8", "16", "32", "ternary", "binary")
 MAX_DIMENSION = 1 << 24
+DEFAULT_WIDTH = "8"
+_IMPLIED_WIDTHS = {"ternary": "ternary", "binary": "binary", "pow2": "5"}
+"""Quantizer -> the width of weights where none is given; for pow2 that of its paper."""
+SMALLEST_SCALE, LARGEST_SCALE = 2.0**-100, 2.0**100
+"""Scales outside are no normal float32 numbers any more once they are multiplied."""
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 # What C99 reserves, so that `--entry` cannot produce a file that no compiler accepts.
 _RESERVED = frozenset(
@@ -33,6 +38,15 @@ _RESERVED = frozenset(
     typedef union unsigned void volatile while main bool true false class new delete this
     template namespace operator private protected public virtual try catch throw using
     """.split()  # noqa: SIM905  a column of words reads better than a list
+)
+# <entry>.h must not stand before a standard header, nor <entry> be one of CMake's own targets.
+_TAKEN = frozenset(
+    """
+    assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign
+    stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string tgmath threads time
+    uchar wchar wctype features alloca memory strings unistd test all clean help install package
+    package_source edit_cache rebuild_cache preinstall list_install_components
+    """.split()  # noqa: SIM905
 )
 
 
@@ -101,9 +115,10 @@ class LayerOverride:
         ):
             if name is not None:
                 check_quantizer(name, f"{what} of layer '{self.pattern}'")
-        if self.scale is not None and not (math.isfinite(self.scale) and self.scale > 0):
+        if self.scale is not None and not SMALLEST_SCALE <= self.scale <= LARGEST_SCALE:
             raise UsageError(
-                f"scale of layer '{self.pattern}': {self.scale} is no scale; use a number above 0"
+                f"scale of layer '{self.pattern}': {self.scale} is no scale; use a number above 0, "
+                f"from {SMALLEST_SCALE:.0e} to {LARGEST_SCALE:.0e}"
             )
 
     def matches(self, name: str) -> bool:
@@ -151,11 +166,15 @@ class LayerOverride:
 
 @dataclass(frozen=True, slots=True)
 class CompileOptions:
-    """The resolved options of one compilation. Scalars and per-channel lists are tuples."""
+    """The resolved options of one compilation. Scalars and per-channel lists are tuples.
+
+    An empty `wbits` becomes the width that `quantizer` implies: ternary or binary for those two,
+    5 for pow2, else 8.
+    """
 
     target: Target = Target.C
-    wbits: str = "8"
-    abits: str = "8"
+    wbits: str = ""
+    abits: str = DEFAULT_WIDTH
     quantizer: str = "scaled"
     first_last_bits: str = "8"
     output: Path | None = None
@@ -187,10 +206,13 @@ class CompileOptions:
     inputs: tuple[LayerOverride, ...] = ()
 
     def __post_init__(self) -> None:
+        check_quantizer(self.quantizer, "--quantizer")
+        if not self.wbits:
+            implied = _IMPLIED_WIDTHS.get(self.quantizer, DEFAULT_WIDTH)
+            object.__setattr__(self, "wbits", implied)
         check_width(self.wbits, "--wbits")
         check_width(self.abits, "--abits")
         check_width(self.first_last_bits, "--first-last-bits")
-        check_quantizer(self.quantizer, "--quantizer")
         _check_range("--calib-images", self.calib_images, 1, 1_000_000)
         _check_range("--metric-threshold", self.metric_threshold, 0.0, 1.0)
         _check_range("--min-dice", self.min_dice, 0.0, 1.0)
@@ -269,6 +291,10 @@ def check_entry(name: str) -> None:
     """
     if not _IDENTIFIER.fullmatch(name) or name in _RESERVED:
         raise UsageError(f"--entry: '{name[:80]}' is no usable C name; use letters, digits and _")
+    if name.lower() in _TAKEN:
+        raise UsageError(
+            f"--entry: '{name}' is the name of a standard header or build target; use another one"
+        )
 
 
 def parse_target(text: str) -> Target:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -104,9 +105,13 @@ def test_version_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("qcompile ")
     assert run(["--list-ops"]) == 0
-    assert "ConvTranspose\n" in capsys.readouterr().out
+    operators = capsys.readouterr().out
+    assert "ConvTranspose\n" in operators
+    assert re.search("^ConstantOfShape +of constants only$", operators, re.MULTILINE)
     assert run(["--list-passes"]) == 0
-    assert "fold-affine" in capsys.readouterr().out.replace("_", "-")
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert "fold-affine" in names
+    assert all(re.fullmatch("[a-z]+(-[a-z]+)*", name) for name in names)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +142,11 @@ def test_version_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
         (["{model}", "--report", "."], "is a folder"),
         (["{model}", "--dump-ir", "{model}"], "is a file"),
         (["."], "is a folder"),
+        (["{model}", "--config", "/dev/zero"], "is not a regular file"),
+        (["{model}", "--calib", "/dev/zero"], "is not a regular file"),
+        (["{model}", "--data", "/dev/zero"], "is not a regular file"),
+        (["{model}", "--entry", "string"], "standard header or build target"),
+        (["{model}", "--quantizer", "ternary", "--wbits", "4"], "contradictory"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

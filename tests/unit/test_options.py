@@ -49,6 +49,22 @@ def test_files_in_a_config_are_relative_to_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "width"),
+    [
+        ({}, "8"),
+        ({"quantizer": "fixed"}, "8"),
+        ({"quantizer": "ternary"}, "ternary"),
+        ({"quantizer": "binary"}, "binary"),
+        ({"quantizer": "pow2"}, "5"),
+        ({"quantizer": "pow2", "wbits": "4"}, "4"),
+        ({"quantizer": "fixed", "wbits": "ternary"}, "ternary"),
+    ],
+)
+def test_the_quantizer_implies_the_width_of_weights(fields: dict[str, Any], width: str) -> None:
+    assert resolve(fields).wbits == width
+
+
+@pytest.mark.parametrize(
     ("text", "fragments"),
     [
         ("[options]\nwbitz = 4\n", ["unknown key 'wbitz'", "allowed are target, wbits"]),
@@ -57,6 +73,9 @@ def test_files_in_a_config_are_relative_to_its_folder(tmp_path: Path) -> None:
         ("[[layer]]\nwbits = 3\n", ["needs a name"]),
         ('[[layer]]\nname = "a"\nwbits = 9\n', ["'9' is no width"]),
         ('[[layer]]\nname = "a"\nscale = -1.0\n', ["-1.0 is no scale"]),
+        ('[[layer]]\nname = "a"\nscale = 1e-300\n', ["is no scale"]),
+        ('[[layer]]\nname = "a"\nscale = 1e300\n', ["is no scale"]),
+        ('[[layer]]\nname = "a"\nscale = nan\n', ["is no scale"]),
         ('[[layer]]\nname = "a"\nsigned = 1\n', ["must be true or false"]),
         ('[[layer]]\nname = "a"\nquantizer = "best"\n', ["'best' is no quantizer"]),
         ('[[input]]\nname = "a"\nwbits = 4\n', ["unknown key 'wbits'"]),
@@ -100,6 +119,8 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
         {"input_shapes": {"x": (1, 0)}},
         {"entry": "3d"},
         {"entry": "int"},
+        {"entry": "Test"},
+        {"entry": "stdint"},
         {"entry": 'a"; system("x"); //'},
         {"max_dice_drop": 0.1},
         {"seed": -1},
