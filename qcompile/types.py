@@ -171,6 +171,22 @@ class Quantization:
         """The scale of one channel as an exact rational."""
         return Fraction(self.scale[index if len(self.scale) > 1 else 0])
 
+    def factors(self, shape: Shape) -> Array:
+        """The scales as float32, shaped to multiply the codes of a tensor of this shape.
+
+        More scales than `axis` is long are those of several groups, which lie one after another on
+        axis 0 (ConvTranspose).
+        """
+        scales = np.asarray(self.scale, dtype=np.float32)
+        if scales.size == 1:
+            return scales.reshape((1,) * len(shape))
+        groups = scales.size // shape[self.axis]
+        broad = [1] * len(shape)
+        broad[self.axis] = shape[self.axis]
+        if groups == 1:
+            return scales.reshape(broad)
+        return scales.reshape(groups, *broad[1:]).repeat(shape[0] // groups, axis=0)
+
 
 @dataclass(frozen=True, slots=True)
 class TensorType:

@@ -12,7 +12,7 @@ from qcompile.graph import Graph, Op, Stage
 from qcompile.sim.kernel import KernelFunction
 from qcompile.sim.table import KERNELS
 from qcompile.sim.threads import single_threaded_blas
-from qcompile.types import Array, IntType, TensorType, per_channel
+from qcompile.types import Array, IntType, TensorType
 
 Observer = Callable[[str, Array], None]
 """Called with each activation's name and data as soon as it exists."""
@@ -178,9 +178,7 @@ def _constant(data: Array, kind: TensorType, float_output: bool) -> Array:
     """A constant as its operator's kernel wants it: quantised ones of float islands as float32."""
     if not float_output or kind.is_float or kind.quantization is None:
         return np.ascontiguousarray(data) if data.ndim else data
-    quantization = kind.quantization
-    scale = per_channel(quantization.scale, "float32", quantization.axis, data.ndim)
-    return np.asarray(data.astype(np.float32) * scale)
+    return np.asarray(data.astype(np.float32) * kind.quantization.factors(data.shape))
 
 
 def _holds(element: IntType, data: Array) -> bool:

@@ -10,6 +10,11 @@ from tests.random_networks import Network, TooLarge
 
 Layer = Callable[[Network, str], None]
 
+ACTIVATIONS = (
+    *("Relu", "Relu", "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "Tanh"),
+    *("Elu", "Softplus", "HardSwish", "silu", "bounds", "Neg"),
+)
+
 
 def _sizes(net: Network, x: str) -> tuple[int, ...]:
     return net.shapes[x][2:]
@@ -104,10 +109,7 @@ def norm(net: Network, x: str) -> None:
 
 def activation(net: Network, x: str) -> None:
     rng = net.rng
-    kind = rng.choice(
-        ("Relu", "Relu", "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "Tanh")
-        + ("Elu", "Softplus", "HardSwish", "silu", "bounds", "Neg")
-    )
+    kind = rng.choice(ACTIVATIONS)
     if kind == "LeakyRelu":
         net.add(kind, [x], alpha=rng.choice((0.01, 0.1, 0.25)))
     elif kind == "PRelu":

@@ -130,6 +130,8 @@ class _Lowering:
         pixels = Quantization.per_tensor(spec.scale[0]) if spec.is_plain else None
         self.types[name] = TensorType(kind.shape, UINT8, pixels)
         if kind.is_float:
+            # The pixel's own number; what it stands for is up to the operators behind.
+            self.types[name] = TensorType(kind.shape, UINT8, pixels or Quantization.per_tensor(1.0))
             self._float_pixels(name, kind, spec)
             return
         element, scale = kind.integer, scale_of(self.graph, name)

@@ -204,9 +204,4 @@ def real_constant(context: Context, value: str) -> Array:
     quantization: Quantization | None = kind.quantization
     if quantization is None:
         return data.astype(np.float32)
-    scales = np.asarray(quantization.scale, np.float32)
-    if scales.size > 1:
-        shape = [1] * data.ndim
-        shape[quantization.axis] = scales.size
-        scales = scales.reshape(shape)
-    return np.asarray(data.astype(np.float32) * scales)
+    return np.asarray(data.astype(np.float32) * quantization.factors(data.shape))
