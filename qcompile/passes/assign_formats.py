@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from qcompile.errors import UsageError
 from qcompile.graph import Graph, Op
 from qcompile.ops import MOVEMENT, Conv, ConvTranspose, MatMul
-from qcompile.options import CompileOptions, LayerOverride
+from qcompile.options import CompileOptions, InputChoice, LayerOverride
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer, parse_format
+
+PIXEL_BITS = 8
 
 WEIGHTED: tuple[type[Op], ...] = (Conv, ConvTranspose, MatMul)
 
@@ -43,6 +45,9 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
         plain = activation if activation.is_float else _wider(boundary, activation)
         override = options.input_override(name)
         chosen = override.output_format(plain, uniform.value)
+        if _is_plain_pixels(options) and chosen.bits == 16 and override.scale is None:
+            # More bits would only make the range wider, at the cost of whatever narrows it again.
+            chosen = Format(PIXEL_BITS, chosen.quantizer)
         inputs[name] = LayerPlan(chosen, None, override.scale, override.signed)
     layers: dict[str, LayerPlan] = {}
     for op in graph.ops:
@@ -52,15 +57,29 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
             plain = _wider(boundary, weight) if op.name in ends else weight
             weights = override.weight_format(plain, options.quantizer)
         if isinstance(op, MOVEMENT):
-            # Codes are only moved, so the format is that of the input.
-            sources = [_format_of(graph, value, inputs, layers) for value in op.inputs]
-            output = next((source for source in sources if not source.is_float), sources[0])
+            # Codes are only moved, so the format is that of the (widest) input.
+            sources = [
+                _format_of(graph, value, inputs, layers)
+                for value in op.inputs
+                if not graph.is_constant(value)
+            ]
+            integers = [source for source in sources if not source.is_float]
+            output = max(integers or sources, key=lambda source: source.bits)
         else:
             is_end = op.name in tail and not activation.is_float
             plain = _wider(boundary, activation) if is_end else activation
             output = override.output_format(plain, uniform.value)
         layers[op.name] = LayerPlan(output, weights, override.scale, override.signed)
     return Plan(inputs, layers)
+
+
+def _is_plain_pixels(options: CompileOptions) -> bool:
+    return (
+        options.input_kind is InputChoice.UINT8
+        and len(options.input_scale) == 1
+        and options.input_mean == (0.0,)
+        and options.input_std == (1.0,)
+    )
 
 
 def _check_matches(

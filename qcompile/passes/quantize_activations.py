@@ -266,19 +266,35 @@ class _Annotator:
 
     def _group_scale(self, values: list[str]) -> float:
         sources = [value for value in values if not self._only_moves(value)] or values
+        placed = [(value, self.formats[value]) for value in sources]
+        placed += self._brought_in(values)
         members = []
-        for value in sources:
+        for value, chosen in placed:
             statistics = self._statistics(value)
             if statistics is None:
                 raise UsageError(
                     f"value '{value}': neither calibration data nor the configuration gives its "
                     f"range; give --calib, or a scale for its layer in --config"
                 )
-            chosen = self.formats[value]
             element = chosen.element(value not in self.nonnegative)
             members.append(Member(statistics, element, chosen.codebook(element).kind))
-        power_of_two = self.formats[sources[0]].power_of_two_scale
+        power_of_two = any(chosen.power_of_two_scale for _, chosen in placed)
         return choose_scale(members, self.options.method, power_of_two)
+
+    def _brought_in(self, values: list[str]) -> list[tuple[str, Format]]:
+        """Values that a Concat of the group quantizes or rescales to the shared scale."""
+        found: list[tuple[str, Format]] = []
+        for value in values:
+            producer = self.graph.producers.get(value)
+            if not isinstance(producer, Concat):
+                continue
+            root = self.groups.find(value)
+            found += [
+                (other, self.formats[value])
+                for other in dict.fromkeys(producer.inputs)
+                if self.groups.find(other) != root and not self.graph.is_constant(other)
+            ]
+        return found
 
     def _only_moves(self, value: str) -> bool:
         producer = self.graph.producers.get(value)
