@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,7 +260,9 @@ def _check_places(model: Path, folder: Path, options: CompileOptions) -> None:
 def _compile(model: Path, options: CompileOptions) -> CompileResult:
     from qcompile.pipeline import compile_model
 
-    with _Bars(shown=options.verbosity >= 0) as bars:
+    with _Bars(shown=options.verbosity >= 0) as bars, warnings.catch_warnings():
+        # Of numpy; what matters of it is an error or a number in the report.
+        warnings.simplefilter("ignore", RuntimeWarning)
         return compile_model(model, options, progress=bars)
 
 

@@ -79,7 +79,8 @@ def _error(member: Member, scale: float) -> float:
 
 def quantized(values: Array, scale: float, element: IntType) -> Array:
     """Values rounded to the grid and back (float32), as the integer network would hold them."""
-    codes: Array = np.floor(values * np.float32(1 / scale) + np.float32(0.5))
+    with np.errstate(over="ignore"):  # of subnormal scales: clipped below
+        codes: Array = np.floor(values * np.float32(1 / scale) + np.float32(0.5))
     np.clip(codes, element.low, element.high, out=codes)
     codes *= np.float32(scale)
     return codes

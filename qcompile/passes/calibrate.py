@@ -5,11 +5,13 @@ float graph + images  ->  Calibration: value name -> extremes and a sample of it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from qcompile.errors import ModelError
 from qcompile.graph import Graph
 from qcompile.types import Array
 
@@ -51,6 +53,9 @@ def calibrate(
         feeds: network inputs by name, already preprocessed.
         seed: of the sampling positions; equal seeds give equal samples.
         progress: called with (done, total) images.
+
+    Raises:
+        ModelError: a tensor becomes infinite or NaN, so no scale can hold it.
     """
     from qcompile.sim.executor import Executor
 
@@ -61,11 +66,13 @@ def calibrate(
     highs = dict.fromkeys(names, -np.inf)
     samples: dict[str, list[Array]] = {name: [] for name in names}
     for index, feed in enumerate(feeds):
-        values = executor.run(feed, taps="all")
+        with np.errstate(all="ignore"):  # what matters of it is found below
+            values = executor.run(feed, taps="all")
         for position, name in enumerate(names):
             flat = (values[name] if name in values else feed[name]).reshape(-1)
-            lows[name] = min(lows[name], float(flat.min()))
-            highs[name] = max(highs[name], float(flat.max()))
+            low, high = finite_range(graph, name, flat)
+            lows[name] = min(lows[name], low)
+            highs[name] = max(highs[name], high)
             if flat.size <= per_image:
                 chosen = flat
             else:
@@ -81,3 +88,25 @@ def calibrate(
         },
         len(feeds),
     )
+
+
+def finite_range(graph: Graph, name: str, data: Array) -> tuple[float, float]:
+    """The extremes of a float tensor.
+
+    Args:
+        graph: the float graph that computed it.
+        name: of the value.
+        data: any shape, not empty.
+
+    Raises:
+        ModelError: it holds infinities or NaN.
+    """
+    low, high = float(data.min()), float(data.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        producer = graph.producers.get(name)
+        where = f"input '{name}'" if producer is None else producer.label()
+        raise ModelError(
+            f"{where}: values reach {low} to {high} in float arithmetic; check the weights, and "
+            f"--input-scale, --input-mean and --input-std"
+        )
+    return low, high

@@ -12,6 +12,7 @@ from qcompile.boundary import InputSpec
 from qcompile.feeds import Feed, float_feed, integer_feed
 from qcompile.graph import Graph, Op
 from qcompile.ops import Affine, Conv, ConvTranspose, Lookup, MatMul, SumOp
+from qcompile.passes.calibrate import finite_range
 from qcompile.sim.executor import Executor
 from qcompile.types import (
     Array,
@@ -136,6 +137,9 @@ def measure_fidelity(
         feeds: raw inputs.
         specs: how pixels become real numbers, for each input.
         progress: called with (done, total) images.
+
+    Raises:
+        ModelError: the float network computes infinities or NaN.
     """
     sums: dict[str, _Sums] = {}
     known = set(float_graph.activations()) - set(float_graph.inputs)
@@ -146,7 +150,10 @@ def measure_fidelity(
             sums[op.output] = _Sums(kind=kind)
     float_executor, integer_executor = Executor(float_graph), Executor(integer_graph)
     for index, feed in enumerate(feeds):
-        real = float_executor.run(float_feed(feed, specs), taps=tuple(sums))
+        with np.errstate(all="ignore"):
+            real = float_executor.run(float_feed(feed, specs), taps=tuple(sums))
+        for name in sums:
+            finite_range(float_graph, name, real[name])
 
         def compare(name: str, codes: Array, real: Mapping[str, Array] = real) -> None:
             if name in sums:

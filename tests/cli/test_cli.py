@@ -228,6 +228,35 @@ def test_quiet_prints_nothing(
     assert (captured.out, captured.err) == ("", "")
 
 
+@pytest.mark.parametrize("bits", ["8", "32"])
+def test_networks_that_overflow_are_refused(
+    bits: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = onnx.load(model)
+    weights = np.full((4, 1, 3, 3), 3e38, np.float32)
+    network.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "w1"))
+    onnx.save(network, model)
+    out = tmp_path / "out"
+    assert compile_sim(model, "-o", out, "--wbits", bits, "--abits", bits) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "Conv 'conv1': values reach" in captured.err
+    assert not out.exists()
+
+
+def test_weights_near_zero_leave_standard_error_clean(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    network = onnx.load(model)
+    for place, value in ((0, 1e-40), (1, 0.0), (2, 0.0)):
+        tensor = network.graph.initializer[place]
+        data = np.full(tuple(tensor.dims), value, np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(data, tensor.name))
+    onnx.save(network, model)
+    assert compile_sim(model, "-o", tmp_path / "out") == 0
+    assert capfd.readouterr().err.count("\n") == 1  # that there was no --calib
+
+
 def test_default_output_folder(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
