@@ -153,7 +153,7 @@ def _print_passes(context: click.Context, _: click.Parameter, value: bool) -> No
 @click.option(
     "--workers", type=int, metavar="N", help="Processes for evaluation; 0: all cores.  [0]"
 )
-@click.option("-v", "--verbose", count=True, help="More messages; twice for still more.")
+@click.option("-v", "--verbose", count=True, help="Say how long stages take; twice: name passes.")
 @click.option("-q", "--quiet", is_flag=True, help="Only errors: no table, bars or warnings.")
 @click.option(
     "--list-passes",
@@ -258,12 +258,18 @@ def _check_places(model: Path, folder: Path, options: CompileOptions) -> None:
 
 
 def _compile(model: Path, options: CompileOptions) -> CompileResult:
+    from qcompile.output import write_files
     from qcompile.pipeline import compile_model
 
     with _Bars(shown=options.verbosity >= 0) as bars, warnings.catch_warnings():
         # Of numpy; what matters of it is an error or a number in the report.
         warnings.simplefilter("ignore", RuntimeWarning)
-        return compile_model(model, options, progress=bars)
+        try:
+            return compile_model(model, options, progress=bars)
+        except QCompileError as error:
+            if options.dump_ir is not None and error.dumps:
+                write_files(options.dump_ir, error.dumps)
+            raise
 
 
 def _write(folder: Path, result: CompileResult, model: Path) -> None:

@@ -8,7 +8,7 @@ bug of ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -16,6 +16,8 @@ class QCompileError(Exception):
     """Base of all errors a user can cause and mend; `exit_code` is the process's exit status."""
 
     exit_code = 2
+    dumps: Mapping[str, str] = {}
+    """The graph after each pass that ran before the error, by file name (only with `dump_ir`)."""
 
     def __init__(self, message: str) -> None:
         # Names in messages come from files nobody vouches for: no control characters reach a

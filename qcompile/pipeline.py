@@ -5,8 +5,8 @@ model.onnx -> importer -> float graph -> SIMPLIFY -> COMPRESS -> QUANTIZE -> LOW
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ from qcompile.data import (
     read_calibration,
     shape_from_images,
 )
-from qcompile.errors import VerificationError
+from qcompile.errors import QCompileError, VerificationError
 from qcompile.evaluate import Evaluation, evaluate
 from qcompile.feeds import Feed, choose_input_kind, float_feed, integer_feed
 from qcompile.graph import Graph
@@ -40,11 +40,14 @@ from qcompile.options import CompileOptions, InputChoice, Target
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.passes.base import Dump, Pass, run_passes
 from qcompile.passes.calibrate import Calibration, calibrate
+from qcompile.passes.choose_kernels import ChooseKernels
 from qcompile.passes.drop_no_ops import DropNoOps
 from qcompile.passes.fold_affine import FoldAffine
 from qcompile.passes.fuse_activations import FuseActivations
 from qcompile.passes.lower_to_integer import LowerToInteger
 from qcompile.passes.move_transposes import MoveTransposes
+from qcompile.passes.place_tensors import PlaceTensors
+from qcompile.passes.plan_buffers import PlanBuffers
 from qcompile.passes.prune_filters import PruneFilters
 from qcompile.passes.quantize_activations import QuantizeActivations, resolved_plan
 from qcompile.passes.quantize_weights import QuantizeWeights
@@ -61,6 +64,8 @@ from qcompile.sim.executor import Executor
 from qcompile.sim.file import load_network, network_bytes
 from qcompile.sim.vectors import vectors_bytes
 from qcompile.types import Shape
+
+logger = logging.getLogger("qcompile")
 
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total)"""
@@ -106,15 +111,23 @@ def lower_passes(specs: Mapping[str, InputSpec]) -> tuple[Pass, ...]:
 
 
 def list_passes() -> tuple[tuple[str, str], ...]:
-    """Name and purpose of every pass, in order."""
+    """Name and purpose of every pass, in order, up to those of the C back end."""
     options = CompileOptions(prune=0.5)
-    passes = (
-        *simplify_passes(options),
-        *compress_passes(options),
-        *quantize_passes(options, Plan(), {}, Calibration()),
-        *lower_passes({}),
+    quantize = quantize_passes(options, Plan(), {}, Calibration())
+    return (
+        *(_described(item.name, type(item)) for item in simplify_passes(options)),
+        *(_described(item.name, type(item)) for item in compress_passes(options)),
+        _described("assign-formats", assign_formats),
+        _described("calibrate", calibrate),
+        *(_described(item.name, type(item)) for item in (*quantize, *lower_passes({}))),
+        _described("choose-kernels", ChooseKernels),
+        _described("place-tensors", PlaceTensors),
+        _described("plan-buffers", PlanBuffers),
     )
-    return tuple((item.name, (type(item).__doc__ or "").split("\n")[0]) for item in passes)
+
+
+def _described(name: str, item: object) -> tuple[str, str]:
+    return name, (item.__doc__ or "").split("\n")[0]
 
 
 def compile_model(
@@ -128,21 +141,25 @@ def compile_model(
         progress: told about the long stages.
 
     Raises:
-        QCompileError: the model, the data or the options are wrong; the message is one line.
+        QCompileError: the model, the data or the options are wrong; the message is one line, and
+            its `dumps` are those of the passes that did run.
     """
-    model = Path(model)
     options = options or CompileOptions()
-    run = _Run(options, progress or (lambda stage, done, total: None))
+    run = _Run(options.dump_ir is not None, progress or (lambda stage, done, total: None))
+    try:
+        return _compile(Path(model), options, run)
+    except QCompileError as error:
+        error.dumps = run.dumps
+        raise
 
+
+def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     with run.timed("import"):
         shapes = _input_shapes(model, options)
         imported = import_model(model, shapes)
         source = _load_sources(imported, options)
     # What the data decided goes into the plan, which repeats the run without them.
-    options = replace(options, input_shapes=shapes, input_kind=InputChoice(source.kind.value))
-    run.options = options
-    # What was found out is part of the plan: it must reproduce the run without the data.
-    options = run.options = dataclasses.replace(
+    options = replace(
         options,
         input_kind=InputChoice(source.kind.value),
         input_shapes={name: imported.types[name].shape for name in imported.inputs},
@@ -156,7 +173,7 @@ def compile_model(
         compressed = run_passes(simplified, compress_passes(options), run.dump)
     plan = assign_formats(compressed, options)
     with run.timed("calibrate"):
-        calibration = _calibration(compressed, plan, source, specs, run)
+        calibration = _calibration(compressed, plan, source, specs, options.seed, run)
     with run.timed("quantize"):
         passes = quantize_passes(options, plan, specs, calibration)
         quantized = run_passes(compressed, passes, run.dump)
@@ -210,7 +227,7 @@ def compile_model(
 class _Run:
     """What one compilation collects on its way: timings and dumps of the graph."""
 
-    options: CompileOptions
+    dumping: bool
     progress: Progress
     timings: dict[str, float] = field(default_factory=dict)
     dumps: dict[str, str] = field(default_factory=dict)
@@ -219,14 +236,16 @@ class _Run:
     def timed(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        logger.info("%s: %.2f s", stage, seconds)
+        self.timings[stage] = self.timings.get(stage, 0.0) + seconds
 
     def stage(self, name: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(name, done, total)
 
     @property
     def dump(self) -> Dump | None:
-        return self._keep if self.options.dump_ir is not None else None
+        return self._keep if self.dumping else None
 
     def _keep(self, name: str, graph: Graph) -> None:
         if name == "start" and self.dumps:
@@ -284,6 +303,7 @@ def _calibration(
     plan: Plan,
     source: _Sources,
     specs: Mapping[str, InputSpec],
+    seed: int,
     run: _Run,
 ) -> Calibration:
     """What the float network's tensors look like; nothing where the plan has every scale."""
@@ -292,7 +312,7 @@ def _calibration(
     if all(layer.output.is_float or layer.scale is not None for layer in layers):
         return Calibration()
     feeds = [float_feed(feed, specs) for feed in source.feeds]
-    return calibrate(graph, feeds, run.options.seed, run.stage("calibrate"))
+    return calibrate(graph, feeds, seed, run.stage("calibrate"))
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Protocol
 
 from qcompile.graph import Graph
 from qcompile.verifier import verify
+
+logger = logging.getLogger("qcompile")
 
 Dump = Callable[[str, Graph], None]
 """dump(name of the pass just run, its result)"""
@@ -41,6 +44,7 @@ def run_passes(graph: Graph, passes: Iterable[Pass], dump: Dump | None = None) -
         dump("start", graph)
     for current in passes:
         graph = current.run(graph)
+        logger.debug("pass %s: %d operators", current.name, len(graph.ops))
         verify(graph)
         if dump is not None:
             dump(current.name, graph)

@@ -110,7 +110,8 @@ def test_version_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search("^ConstantOfShape +of constants only$", operators, re.MULTILINE)
     assert run(["--list-passes"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert "fold-affine" in names
+    wanted = ["fold-affine", "prune-filters", "calibrate", "lower-to-integer", "plan-buffers"]
+    assert [name for name in names if name in wanted] == wanted
     assert all(re.fullmatch("[a-z]+(-[a-z]+)*", name) for name in names)
 
 
@@ -255,6 +256,32 @@ def test_weights_near_zero_leave_standard_error_clean(
     onnx.save(network, model)
     assert compile_sim(model, "-o", tmp_path / "out") == 0
     assert capfd.readouterr().err.count("\n") == 1  # that there was no --calib
+
+
+def test_dumps_are_written_when_a_later_stage_fails(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('[[layer]]\nname = "nobody"\nwbits = 4\n')
+    dumps = tmp_path / "ir"
+    code = compile_sim(model, "-o", tmp_path / "out", "--config", config, "--dump-ir", dumps)
+    assert code == 2
+    assert "matches no operator" in capsys.readouterr().err
+    names = sorted(path.name for path in dumps.iterdir())
+    assert names[0] == "00-start.txt"
+    assert names[-1].endswith("-drop-no-ops.txt")
+    assert not (tmp_path / "out").exists()
+
+
+def test_verbose_names_stages_and_passes(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compile_sim(model, "-o", tmp_path / "out", "-v") == 0
+    said = capsys.readouterr().err
+    assert "qcompile: info: calibrate: 0." in said
+    assert "pass fold-affine" not in said
+    assert compile_sim(model, "-o", tmp_path / "out", "-vv") == 0
+    assert "qcompile: debug: pass fold-affine: 3 operators" in capsys.readouterr().err
 
 
 def test_default_output_folder(
