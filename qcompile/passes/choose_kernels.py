@@ -117,7 +117,9 @@ def product_type(op: SumOp) -> str:
     epilogue = op.epilogue
     if not isinstance(epilogue, Requantize):
         return sums_type(op)
-    return "int32_t" if INT32.contains(epilogue.product_range()) else "int64_t"
+    # C does not define shifts by the width of the type or more.
+    short = INT32.contains(epilogue.product_range()) and max(epilogue.shifts) < 32
+    return "int32_t" if short else "int64_t"
 
 
 @dataclass(frozen=True)
