@@ -1,0 +1,146 @@
+"""What random networks found, as the smallest networks that show it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from qcompile.boundary import InputKind, InputSpec
+from qcompile.feeds import float_feed, integer_feed
+from qcompile.options import CompileOptions, InputChoice, LayerOverride, Target
+from qcompile.pipeline import compile_model
+from qcompile.result import CompileResult
+from qcompile.sim.executor import Executor
+from qcompile.types import Array
+from tests.importer.models import build
+
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+PIXELS = CompileOptions(input_kind=InputChoice.UINT8)
+FLOATS = CompileOptions(input_kind=InputChoice.FLOAT32)
+
+
+def compiled(
+    folder: Path,
+    nodes: Sequence[onnx.NodeProto],
+    constants: Mapping[str, Array],
+    options: CompileOptions,
+    shape: Sequence[int] = (1, 2, 6, 6),
+) -> CompileResult:
+    """The network compiled with calibration on random data of its input kind, and verified."""
+    path = folder / "network.onnx"
+    onnx.save(build(nodes, {"x": shape}, constants=constants), str(path))
+    rng = np.random.default_rng(0)
+    if options.input_kind is InputChoice.UINT8:
+        data = rng.integers(0, 256, (3, *shape[1:])).astype(np.uint8)
+    else:
+        data = rng.standard_normal((3, *shape[1:])).astype(np.float32)
+    calib = folder / "calib.npy"
+    np.save(calib, data)
+    return compile_model(path, dataclasses.replace(options, calib=str(calib), verify=True))
+
+
+def largest_error(result: CompileResult, folder: Path) -> float:
+    """Of the output y on the calibration data, relative to its largest magnitude."""
+    options = result.options
+    spec = InputSpec(
+        InputKind(options.input_kind.value),
+        options.input_scale,
+        options.input_mean,
+        options.input_std,
+    )
+    worst = largest = 0.0
+    for image in np.load(folder / "calib.npy"):
+        feed = {"x": image[None]}
+        expected = Executor(result.float_graph).run(float_feed(feed, {"x": spec}))["y"]
+        graph = result.integer_graph
+        actual = Executor(graph).run(integer_feed(feed, graph, {"x": spec}))["y"]
+        worst = max(worst, float(np.abs(actual - expected).max()))
+        largest = max(largest, float(np.abs(expected).max()))
+    return worst / largest
+
+
+def normal(*shape: int, seed: int = 1) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@needs_gcc
+def test_normalised_pixels_enter_a_float_island(tmp_path: Path) -> None:
+    options = dataclasses.replace(PIXELS, abits="32", input_mean=(0.45,), input_std=(0.2,))
+    node = helper.make_node("Conv", ["x", "w"], ["y"])
+    result = compiled(tmp_path, [node], {"w": normal(3, 2, 1, 1)}, options)
+    assert largest_error(result, tmp_path) < 0.02
+
+
+@needs_gcc
+def test_grouped_transposed_convolution_in_an_island(tmp_path: Path) -> None:
+    """Its weight scales lie along groups and axis 1 together."""
+    options = dataclasses.replace(FLOATS, wbits="8", abits="32")
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], group=2, strides=[2, 2])
+    result = compiled(tmp_path, [node], {"w": normal(4, 3, 2, 2)}, options, (1, 4, 3, 3))
+    assert largest_error(result, tmp_path) < 0.02
+
+
+@needs_gcc
+def test_shifts_as_wide_as_the_product(tmp_path: Path) -> None:
+    """A filter that hardly counts: its multiplier is 1, its shift 32 and its product narrow."""
+    weights = normal(2, 2, 1, 1)
+    weights[0] *= 100
+    weights[1] *= 1e-7
+    options = dataclasses.replace(FLOATS, quantizer="fixed", wbits="4", abits="4")
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["v"]),
+        helper.make_node("Conv", ["v", "u"], ["y"]),
+    ]
+    bias = np.asarray([0, 300], np.float32)
+    constants = {"w": weights, "b": bias, "u": normal(2, 2, 1, 1, seed=3)}
+    result = compiled(tmp_path, nodes, constants, options)
+    epilogue = result.integer_graph.ops[1].epilogue  # type: ignore[attr-defined]
+    assert max(epilogue.shifts) >= 32
+
+
+@needs_gcc
+def test_plain_pixels_have_no_more_than_8_bits(tmp_path: Path) -> None:
+    """With 16 the table behind them would only see every 16th pixel value."""
+    options = dataclasses.replace(PIXELS, wbits="16", abits="16")
+    result = compiled(tmp_path, [helper.make_node("Tanh", ["x"], ["y"])], {}, options)
+    assert largest_error(result, tmp_path) < 1e-3
+
+
+@needs_gcc
+@pytest.mark.parametrize("bits", ["8", "16"])
+@pytest.mark.parametrize("size", [0.01, 100.0])
+def test_pixels_joined_with_much_smaller_features(tmp_path: Path, bits: str, size: float) -> None:
+    """The shared scale must reach what is rescaled to it, and the wider format counts."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["v"]),
+        helper.make_node("Concat", ["x", "v"], ["y"], axis=1),
+    ]
+    options = dataclasses.replace(PIXELS, wbits=bits, abits=bits)
+    result = compiled(tmp_path, nodes, {"w": size * normal(2, 2, 1, 1)}, options)
+    assert largest_error(result, tmp_path) < 0.02
+
+
+@needs_gcc
+def test_features_joined_with_an_island(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["v"], name="small"),
+        helper.make_node("Conv", ["x", "u"], ["z"], name="large"),
+        helper.make_node("Concat", ["v", "z"], ["j"], axis=1),
+        helper.make_node("Conv", ["j", "t"], ["y"], name="last"),
+    ]
+    layers = (LayerOverride("large", abits="32"),)
+    options = dataclasses.replace(FLOATS, layers=layers, target=Target.SIM)
+    constants = {
+        "w": 0.01 * normal(2, 2, 1, 1),
+        "u": normal(2, 2, 1, 1, seed=4),
+        "t": normal(2, 4, 1, 1, seed=5),
+    }
+    result = compiled(tmp_path, nodes, constants, options)
+    assert largest_error(result, tmp_path) < 0.03
