@@ -86,6 +86,13 @@ class RangeMethod(enum.Enum):
     BEST = "best"
 
 
+_CHOICES: Mapping[str, type[enum.Enum]] = {
+    "input_kind": InputChoice,
+    "output_kind": OutputKind,
+    "range_method": RangeMethod,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class LayerOverride:
     """What a `[[layer]]` or `[[input]]` table says; None leaves the general rule in force.
@@ -206,6 +213,7 @@ class CompileOptions:
     inputs: tuple[LayerOverride, ...] = ()
 
     def __post_init__(self) -> None:
+        self._accept_plain_values()
         check_quantizer(self.quantizer, "--quantizer")
         if not self.wbits:
             implied = _IMPLIED_WIDTHS.get(self.quantizer, DEFAULT_WIDTH)
@@ -240,6 +248,33 @@ class CompileOptions:
         check_entry(self.entry)
         if self.data is None and (self.min_dice is not None or self.max_dice_drop is not None):
             raise UsageError("--min-dice and --max-dice-drop need --data to measure Dice on")
+
+    def _accept_plain_values(self) -> None:
+        """From Python, `wbits=4`, `target="sim"`, `calib=Path(...)` and `output="out"` will do.
+
+        Raises:
+            UsageError: a choice is unknown.
+        """
+        for name in ("wbits", "abits", "first_last_bits", "calib", "data"):
+            value = getattr(self, name)
+            if isinstance(value, int | Path) and not isinstance(value, bool):
+                object.__setattr__(self, name, str(value))
+        for name in ("output", "config", "dump_ir", "report"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        for name in ("input_scale", "input_mean", "input_std"):
+            value = getattr(self, name)
+            if isinstance(value, int | float):
+                object.__setattr__(self, name, (float(value),))
+        if isinstance(self.target, str):
+            object.__setattr__(self, "target", parse_target(self.target))
+        for name, kind in _CHOICES.items():
+            value = getattr(self, name)
+            if isinstance(value, str):
+                allowed = [item.value for item in kind]
+                if value not in allowed:
+                    raise UsageError(f"{name}: '{value}' is unknown; use {', '.join(allowed)}")
+                object.__setattr__(self, name, kind(value))
 
     def layer_override(self, name: str) -> LayerOverride:
         """What the overrides say of one operator: patterns in file order, each replacing what the

@@ -54,6 +54,6 @@ class CompileResult:
             "timings.json": json.dumps(timings, indent=2) + "\n",
         }
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path | str) -> None:
         """Writes all files, completely or not at all."""
-        write_files(folder, self.files())
+        write_files(Path(folder), self.files())

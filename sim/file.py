@@ -125,6 +125,8 @@ def load_network(path: Path | str) -> tuple[Graph, dict[str, str]]:
         ModelError: the file does not exist, is damaged, too large or breaks a rule.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ModelError(f"network file '{path.name}': is not a regular file; give a .qnet.npz")
     try:
         with zipfile.ZipFile(path) as archive:
             graph, metadata = _read(archive)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -367,3 +368,10 @@ def test_a_header_that_nests_deeply_is_refused(saved: Path) -> None:
     members["header.npy"] = array_bytes(np.frombuffer(text, dtype=np.uint8))
     rewrite(saved, members)
     refused(saved)
+
+
+def test_folders_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path in (tmp_path, tmp_path / "pipe.npz", "/dev/zero"):
+        with pytest.raises(ModelError, match="not a regular file"):
+            load_network(path)

@@ -13,6 +13,7 @@ from qcompile.options import (
     CompileOptions,
     InputChoice,
     LayerOverride,
+    OutputKind,
     Target,
     parse_data_keys,
     parse_input_shape,
@@ -62,6 +63,27 @@ def test_files_in_a_config_are_relative_to_its_folder(tmp_path: Path) -> None:
 )
 def test_the_quantizer_implies_the_width_of_weights(fields: dict[str, Any], width: str) -> None:
     assert resolve(fields).wbits == width
+
+
+def test_plain_values_from_python() -> None:
+    options = CompileOptions(
+        target="sim",  # type: ignore[arg-type]
+        wbits=4,  # type: ignore[arg-type]
+        calib=Path("a.npz"),  # type: ignore[arg-type]
+        output="out",  # type: ignore[arg-type]
+        output_kind="classes",  # type: ignore[arg-type]
+        input_mean=0.5,  # type: ignore[arg-type]
+    )
+    assert options == CompileOptions(
+        target=Target.SIM,
+        wbits="4",
+        calib="a.npz",
+        output=Path("out"),
+        output_kind=OutputKind.CLASSES,
+        input_mean=(0.5,),
+    )
+    with pytest.raises(UsageError, match="'mask' is unknown; use auto, logits"):
+        CompileOptions(output_kind="mask")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
