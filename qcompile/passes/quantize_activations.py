@@ -257,11 +257,6 @@ class _Annotator:
         for root, values in members.items():
             if root not in scales:
                 scales[root] = self._group_scale(values)
-        for value, source in self.narrowed.items():
-            # The same range in fewer steps: no calibration of its own.
-            wide, narrow = (self.formats[name].bits for name in (source, value))
-            factor = 2.0 ** (wide - narrow)
-            scales[self.groups.find(value)] = scales[self.groups.find(source)] * factor
         return scales
 
     def _group_scale(self, values: list[str]) -> float:
@@ -309,6 +304,9 @@ class _Annotator:
         for op in self.graph.ops:
             if not self._is_integer(op.output) or isinstance(op, ArgMax | Threshold):
                 continue
+            if op.output in self.narrowed:
+                types[op.output] = self._narrow_type(op.output, types)
+                continue
             scale = scales[self.groups.find(op.output)]
             if isinstance(op, Concat):
                 op = self._rescale_inputs(op, scale, types, rewriter)
@@ -328,6 +326,16 @@ class _Annotator:
         return TensorType(
             old.shape, element, Quantization.per_tensor(scale), chosen.codebook(element)
         )
+
+    def _narrow_type(self, value: str, types: Mapping[str, TensorType]) -> TensorType:
+        """The range of a wide value in fewer steps: no calibration of its own."""
+        source = types[self.narrowed[value]]
+        assert source.quantization is not None
+        narrow = self._type(value, source, source.quantization.scale[0])
+        wide = source.integer.range.magnitude.bit_length()
+        steps = wide - narrow.integer.range.magnitude.bit_length()
+        scale = source.quantization.scale[0] * 2.0**steps
+        return dataclasses.replace(narrow, quantization=Quantization.per_tensor(scale))
 
     def _moved_type(self, op: Op, types: Mapping[str, TensorType], scale: float) -> TensorType:
         """The elements of all integer inputs; float inputs will be quantized to the own format."""

@@ -92,13 +92,13 @@ def test_shifts_as_wide_as_the_product(tmp_path: Path) -> None:
     """A filter that hardly counts: its multiplier is 1, its shift 32 and its product narrow."""
     weights = normal(2, 2, 1, 1)
     weights[0] *= 100
-    weights[1] *= 1e-7
+    weights[1] = np.asarray([1.2e-5, -1e-5], np.float32)[:, None, None]
     options = dataclasses.replace(FLOATS, quantizer="fixed", wbits="4", abits="4")
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["v"]),
         helper.make_node("Conv", ["v", "u"], ["y"]),
     ]
-    bias = np.asarray([0, 300], np.float32)
+    bias = np.asarray([0, -15], np.float32)
     constants = {"w": weights, "b": bias, "u": normal(2, 2, 1, 1, seed=3)}
     result = compiled(tmp_path, nodes, constants, options)
     epilogue = result.integer_graph.ops[1].epilogue  # type: ignore[attr-defined]
@@ -110,6 +110,18 @@ def test_plain_pixels_have_no_more_than_8_bits(tmp_path: Path) -> None:
     """With 16 the table behind them would only see every 16th pixel value."""
     options = dataclasses.replace(PIXELS, wbits="16", abits="16")
     result = compiled(tmp_path, [helper.make_node("Tanh", ["x"], ["y"])], {}, options)
+    assert largest_error(result, tmp_path) < 1e-3
+
+
+def test_a_table_behind_a_join_of_signs(tmp_path: Path) -> None:
+    """u16 and i16 codes make i17 ones, all of which the narrowing in front of a table must hold."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["v"]),
+        helper.make_node("Concat", ["x", "v"], ["j"], axis=1),
+        helper.make_node("Sigmoid", ["j"], ["y"]),
+    ]
+    options = dataclasses.replace(PIXELS, wbits="16", abits="16", target=Target.SIM)
+    result = compiled(tmp_path, nodes, {"w": 0.2 * normal(2, 2, 1, 1)}, options)
     assert largest_error(result, tmp_path) < 1e-3
 
 
