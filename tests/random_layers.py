@@ -24,7 +24,7 @@ def conv(net: Network, x: str) -> None:
     rng, channels, sizes = net.rng, net.shapes[x][1], _sizes(net, x)
     divisors = [d for d in range(1, channels + 1) if channels % d == 0]
     groups = rng.choice((1, 1, 1, channels, rng.choice(divisors)))
-    outputs = groups * rng.randint(1, max(1, 8 // groups))
+    outputs = groups * rng.randint(1, max(1, (20 if net.chance(0.1) else 8) // groups))
     kernel = [rng.randint(1, 4) for _ in sizes]
     dilations = [rng.choice((1, 1, 1, 2)) for _ in sizes]
     begins, ends = ([rng.randint(0, 2) for _ in sizes] for _ in range(2))

@@ -164,7 +164,7 @@ def random_network(rng: Random, benign: bool = False, layers: int = 6) -> onnx.M
     rank = rng.choice((2, 2, 2, 1))
     for index in range(rng.choice((1, 1, 1, 2))):
         sizes = tuple(rng.randint(1, 12) for _ in range(rank))
-        network.inputs[f"input{index}"] = (1, rng.choice((1, 1, 2, 3, 4, 8)), *sizes)
+        network.inputs[f"input{index}"] = (1, rng.choice((1, 1, 2, 3, 4, 8, 17)), *sizes)
     network.shapes.update(network.inputs)
     wanted = rng.randint(2, layers)
     choices = BENIGN_LAYERS if benign else LAYERS

@@ -24,6 +24,8 @@ NORMALISATIONS: tuple[tuple[tuple[float, ...], tuple[float, ...], tuple[float, .
 )
 """input scale, mean and standard deviation"""
 
+OUTPUTS = (*[OutputKind.AUTO] * 5, *tuple(OutputKind))
+
 
 def random_options(rng: Random, graph: Graph, pixels: bool, calib: str | None) -> CompileOptions:
     """Options that are sound for the simplified float graph."""
@@ -38,6 +40,9 @@ def random_options(rng: Random, graph: Graph, pixels: bool, calib: str | None) -
     first_last = rng.choice(("8", "8", "8", "2", "6"))
     if quantizer == "pow2":
         first_last = rng.choice(("6", "4"))
+    kind = rng.choice(OUTPUTS)
+    # Another output kind renames and removes operators at the end.
+    layers = tuple(_overrides(rng, graph)) if kind is OutputKind.AUTO else ()
     scale, mean, std = rng.choice(NORMALISATIONS) if pixels else NORMALISATIONS[0]
     if quantizer in ("ternary", "binary"):
         first_last = rng.choice(("8", "2", "6"))
@@ -52,10 +57,11 @@ def random_options(rng: Random, graph: Graph, pixels: bool, calib: str | None) -
         input_scale=scale,
         input_mean=mean,
         input_std=std,
-        output_kind=OutputKind.AUTO,
+        output_kind=kind,
+        prune=rng.choice((0.0, 0.0, 0.0, 0.0, 0.3)),
         separate_weights=rng.random() < 0.2,
         entry="net",
-        layers=tuple(_overrides(rng, graph)),
+        layers=layers,
         inputs=tuple(
             LayerOverride(name, abits=rng.choice((*WIDTHS, "16", "32")))
             for name in graph.inputs

@@ -91,8 +91,8 @@ class SelectOutput:
         """What turns the head (logits, unless it is bounded) into the wanted kind."""
         shape = graph.types[end.head].shape
         one_channel = len(shape) < 2 or shape[1] == 1
-        last = end.function or end.classes or graph.producers[end.head]
-        name = f"{last.name}.{self.kind.value}"
+        last = end.function or end.classes or graph.producers.get(end.head)
+        name = f"{last.name if last else end.head}.{self.kind.value}"
         match self.kind:
             case OutputKind.PROBABILITIES if one_channel:
                 return Sigmoid(name=name, inputs=(end.head,), outputs=())

@@ -14,7 +14,7 @@ from onnx import helper
 
 from qcompile.boundary import InputKind, InputSpec
 from qcompile.feeds import float_feed, integer_feed
-from qcompile.options import CompileOptions, InputChoice, LayerOverride, Target
+from qcompile.options import CompileOptions, InputChoice, LayerOverride, OutputKind, Target
 from qcompile.pipeline import compile_model
 from qcompile.result import CompileResult
 from qcompile.sim.executor import Executor
@@ -156,3 +156,11 @@ def test_features_joined_with_an_island(tmp_path: Path) -> None:
     }
     result = compiled(tmp_path, nodes, constants, options)
     assert largest_error(result, tmp_path) < 0.03
+
+
+@needs_gcc
+@pytest.mark.parametrize("kind", OutputKind)
+def test_an_output_that_is_only_a_moved_input(tmp_path: Path, kind: OutputKind) -> None:
+    options = dataclasses.replace(PIXELS, output_kind=kind)
+    node = helper.make_node("Transpose", ["x"], ["y"], perm=[0, 1, 3, 2])
+    compiled(tmp_path, [node], {}, options)
