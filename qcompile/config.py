@@ -169,6 +169,17 @@ def options_table(options: CompileOptions) -> dict[str, Any]:
     return result
 
 
+def option_text(value: Any) -> str:
+    """A value of `options_table` as people read it: 'image 1x1x184x144', '0.5, 0.4', 'no'."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
 def _input_table(name: str, layer: LayerPlan) -> dict[str, Any]:
     table: dict[str, Any] = {
         "name": name,

@@ -20,7 +20,7 @@ from qcompile.backends.artifacts import Artifacts
 from qcompile.backends.c.backend import CBackend, CProgram
 from qcompile.backends.c.verify import verify
 from qcompile.boundary import InputKind, InputSpec
-from qcompile.config import options_table
+from qcompile.config import option_text, options_table
 from qcompile.data import (
     EvaluationData,
     calibration_feeds,
@@ -365,7 +365,7 @@ def _c_backend(options: CompileOptions) -> CBackend:
 def _metadata(model: Path, sha256: str, options: CompileOptions) -> dict[str, str]:
     """What the emitted files say of their origin: no paths, no times."""
     table = options_table(options)
-    said = ", ".join(f"{key}={value}" for key, value in table.items() if value not in (None, {}))
+    said = "; ".join(f"{key} {option_text(value)}" for key, value in table.items())
     return {"qcompile": __version__, "model": model.name, "sha256": sha256, "options": said}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from qcompile.config import option_text
 from qcompile.report.columns import COLUMNS, safe_name
 from qcompile.report.document import Report
 from qcompile.report.summary import (
@@ -52,7 +53,10 @@ def to_markdown(report: Report) -> str:
     )
     parts.append("## Options")
     parts.append(
-        _table(("option", "value"), ((key, str(value)) for key, value in report.options.items()))
+        _table(
+            ("option", "value"),
+            ((key, option_text(value)) for key, value in report.options.items()),
+        )
     )
     if report.details:
         parts.append("## Details")

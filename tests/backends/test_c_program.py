@@ -13,6 +13,7 @@ import pytest
 
 from qcompile.backends.artifacts import Artifacts
 from qcompile.backends.c.backend import CBackend, CProgram
+from qcompile.backends.c.names import comment_lines
 from qcompile.backends.c.verify import find_compiler, verify
 from qcompile.errors import ToolError, UnsupportedError, UsageError
 from qcompile.graph import Graph
@@ -303,3 +304,13 @@ def test_unsupported_operators_are_listed_together() -> None:
     assert [problem.node for problem in problems] == [graph.ops[0].name]
     with pytest.raises(UnsupportedError, match="3-D"):
         CBackend().emit(graph)
+
+
+@pytest.mark.parametrize("word", ["x*/y", "?" * 7, "a\\", "//", "/*", "*/ " * 60, "é\n#error"])
+def test_long_comments_are_wrapped_and_harmless(word: str) -> None:
+    lines = comment_lines("options: " + f"{word} " * 90)
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 98
+    text = "\n".join(f" * {line}" for line in lines)
+    assert not any(bad in text for bad in ("*/", "/*", "??", "\\"))
+    assert all(char == "\n" or " " <= char <= "~" for char in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable
 
 from qcompile.errors import UsageError
@@ -67,6 +68,12 @@ def comment_text(text: str, longest: int = 160) -> str:
         while bad in shown:
             shown = shown.replace(bad, good)
     return shown
+
+
+def comment_lines(text: str) -> list[str]:
+    """`comment_text` as lines of at most 98 columns; all but the first are indented."""
+    shown = comment_text(text, 4000)
+    return textwrap.wrap(shown, 98, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def string_text(text: str, longest: int = 160) -> str:

@@ -13,6 +13,7 @@ import jinja2
 from qcompile.backends.c import vectors as test_vectors
 from qcompile.backends.c.names import (
     c_type,
+    comment_lines,
     comment_text,
     double_literal,
     float_literal,
@@ -314,8 +315,7 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
         "entry": layout.entry,
         "macro": layout.entry.upper(),
         "metadata": [
-            (comment_text(str(key)), comment_text(str(value), 400))
-            for key, value in metadata.items()
+            line for key, value in metadata.items() for line in comment_lines(f"{key}: {value}")
         ],
         "network": comment_text(graph.name),
         "inputs": inputs,
