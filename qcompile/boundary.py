@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcompile.types import Array
+from qcompile.types import Array, Shape
 
 
 class InputKind(enum.Enum):
@@ -43,3 +43,18 @@ class InputSpec:
             for values in (self.scale, self.mean, self.std)
         )
         return np.asarray((np.arange(256)[None, :] * scale - mean) / std)
+
+
+def channel_axis(shape: Shape) -> int:
+    """Where a network input of this shape ([1, ...]) has its channels: axis 1, or the last.
+
+    Images have fewer channels than rows and columns, so the smaller of the two axes is taken.
+    """
+    if len(shape) < 3:
+        return len(shape) - 1
+    return len(shape) - 1 if shape[-1] < shape[1] else 1
+
+
+def channels(shape: Shape) -> int:
+    """Number of channels of a network input of this shape."""
+    return shape[channel_axis(shape)]

@@ -14,9 +14,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from qcompile.boundary import channel_axis, channels
 from qcompile.data_files import ArrayFile, open_arrays, read_folder
 from qcompile.errors import DataError
-from qcompile.feeds import Feed, channel_axis, channels
+from qcompile.feeds import Feed
 from qcompile.graph import Graph
 from qcompile.types import Array, Shape
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcompile.boundary import InputSpec
+from qcompile.boundary import InputSpec, channel_axis
 from qcompile.data import EvaluationData, tiles
 from qcompile.errors import DataError
-from qcompile.feeds import Feed, channel_axis, float_feed, integer_feed
+from qcompile.feeds import Feed, float_feed, integer_feed
 from qcompile.graph import Graph
 from qcompile.report.metrics import (
     ClassScore,

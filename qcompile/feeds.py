@@ -6,29 +6,14 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from qcompile.boundary import InputKind, InputSpec
+from qcompile.boundary import InputKind, InputSpec, channel_axis
 from qcompile.errors import DataError
 from qcompile.graph import Graph
 from qcompile.options import InputChoice
-from qcompile.types import Array, Shape, per_channel
+from qcompile.types import Array, per_channel
 
 Feed = Mapping[str, Array]
 """Input name -> data."""
-
-
-def channel_axis(shape: Shape) -> int:
-    """Where a network input of this shape ([1, ...]) has its channels: axis 1, or the last.
-
-    Images have fewer channels than rows and columns, so the smaller of the two axes is taken.
-    """
-    if len(shape) < 3:
-        return len(shape) - 1
-    return len(shape) - 1 if shape[-1] < shape[1] else 1
-
-
-def channels(shape: Shape) -> int:
-    """Number of channels of a network input of this shape."""
-    return shape[channel_axis(shape)]
 
 
 def choose_input_kind(choice: InputChoice, arrays: Iterable[Array], label: str) -> InputKind:

@@ -34,6 +34,7 @@ class Network:
     rng: Random
     benign: bool
     opset: int
+    last: bool = False
     nodes: list[onnx.NodeProto] = dataclasses.field(default_factory=list)
     constants: dict[str, Array] = dataclasses.field(default_factory=dict)
     inputs: dict[str, Shape] = dataclasses.field(default_factory=dict)
@@ -165,6 +166,10 @@ def random_network(rng: Random, benign: bool = False, layers: int = 6) -> onnx.M
     for index in range(rng.choice((1, 1, 1, 2))):
         sizes = tuple(rng.randint(1, 12) for _ in range(rank))
         network.inputs[f"input{index}"] = (1, rng.choice((1, 1, 2, 3, 4, 8, 17)), *sizes)
+    if network.chance(0.15):
+        # As tf2onnx exports: channels last outside, a Transpose at the border.
+        network.last = True
+        network.inputs = {name: (1, *s[2:], s[1]) for name, s in network.inputs.items()}
     network.shapes.update(network.inputs)
     wanted = rng.randint(2, layers)
     choices = BENIGN_LAYERS if benign else LAYERS
@@ -178,6 +183,12 @@ def random_network(rng: Random, benign: bool = False, layers: int = 6) -> onnx.M
     if network.chance(0.4):
         network.grow(rng.choice(ENDS[:4] if benign else ENDS))
         outputs = _unused(network)
+    if network.last:
+        for name in [name for name in outputs if len(network.shapes[name]) > 2]:
+            rank = len(network.shapes[name])
+            network.add("Transpose", [name], perm=[0, *range(2, rank), 1])
+        network.infer()
+        outputs = _unused(network)
     if network.chance(0.15):
         inner = [name for node in network.nodes for name in node.output if name in network.shapes]
         outputs = list(dict.fromkeys([*outputs, rng.choice(inner)]))
@@ -188,9 +199,12 @@ def random_network(rng: Random, benign: bool = False, layers: int = 6) -> onnx.M
 
 def _use(network: Network, name: str) -> None:
     """A first layer for an input, which fits every size."""
+    rank = len(network.shapes[name]) - 2
+    if network.last:
+        name = network.add("Transpose", [name], perm=[0, rank + 1, *range(1, rank + 1)])
+        network.infer()
     channels = network.shapes[name][1]
     outputs = network.rng.randint(1, 6)
-    rank = len(network.shapes[name]) - 2
     weights = network.constant(network.weights(outputs, channels, *([1] * rank)))
     network.add("Conv", [name, weights, network.constant(network.vector(outputs))])
     network.infer()

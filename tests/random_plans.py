@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from qcompile.boundary import channels
 from qcompile.graph import Graph
 from qcompile.ops import Conv, ConvTranspose, MatMul
 from qcompile.options import (
@@ -44,6 +45,11 @@ def random_options(rng: Random, graph: Graph, pixels: bool, calib: str | None) -
     # Another output kind renames and removes operators at the end.
     layers = tuple(_overrides(rng, graph)) if kind is OutputKind.AUTO else ()
     scale, mean, std = rng.choice(NORMALISATIONS) if pixels else NORMALISATIONS[0]
+    shapes = [graph.types[name].shape for name in graph.inputs]
+    if pixels and len(shapes) == 1 and rng.random() < 0.2:
+        count = channels(shapes[0])
+        mean = tuple(rng.choice((0.0, 0.3, 0.5)) for _ in range(count))
+        std = tuple(rng.choice((0.2, 1.0)) for _ in range(count))
     if quantizer in ("ternary", "binary"):
         first_last = rng.choice(("8", "2", "6"))
     return CompileOptions(

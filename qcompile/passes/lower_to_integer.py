@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
 
-from qcompile.boundary import InputKind, InputSpec
+from qcompile.boundary import InputKind, InputSpec, channel_axis, channels
 from qcompile.errors import GraphError
 from qcompile.graph import Graph, Op, Stage, live_ops, sorted_ops
 from qcompile.lowering.epilogue import make_epilogue
@@ -36,6 +36,7 @@ from qcompile.ops import (
     Softmax,
     SumOp,
     Threshold,
+    Transpose,
 )
 from qcompile.types import (
     FLOAT32,
@@ -151,9 +152,33 @@ class _Lowering:
         table = table.astype(element.storage)
         data = table[0] if len(table) == 1 else table
         constant = self._constant(f"{name}.table", data, TensorType(data.shape, element))
-        codes = self._fresh(f"{name}.codes")
-        op = Lookup(name=self._fresh(f"{name}/pixels"), inputs=(name, constant), outputs=(codes,))
-        self.codes[name] = self._emit(op, kind)
+
+        def look_up(pixels: str) -> str:
+            codes = self._fresh(f"{name}.codes")
+            op = Lookup(
+                name=self._fresh(f"{name}/pixels"), inputs=(pixels, constant), outputs=(codes,)
+            )
+            return self._emit(op, dataclasses.replace(kind, shape=self.types[pixels].shape))
+
+        self.codes[name] = self._by_channel(name, look_up) if data.ndim > 1 else look_up(name)
+
+    def _by_channel(self, value: str, compute: Callable[[str], str]) -> str:
+        """`compute` applied to a value of the input's shape, with the channels on axis 1."""
+        rank = self.types[value].rank
+        if channel_axis(self.types[value].shape) == 1:
+            return compute(value)
+        first = self._transposed(value, (0, rank - 1, *range(1, rank - 1)))
+        return self._transposed(compute(first), (0, *range(2, rank), 1))
+
+    def _transposed(self, value: str, permutation: tuple[int, ...]) -> str:
+        kind = self.types[value]
+        op = Transpose(
+            name=self._fresh(f"{value}/transpose"),
+            inputs=(value,),
+            outputs=(self._fresh(f"{value}.transposed"),),
+            permutation=permutation,
+        )
+        return self._emit(op, dataclasses.replace(kind, shape=op.infer_shape([kind.shape])))
 
     def _float_pixels(self, name: str, kind: TensorType, spec: InputSpec) -> None:
         """Pixels as floats: one multiplication, then the normalisation."""
@@ -170,21 +195,24 @@ class _Lowering:
         if spec.is_plain:
             return
         values = spec.pixel_values()
-        channels = kind.shape[1]
-        shift = np.broadcast_to(values[:, 0], (channels,)).astype(np.float32)
-        factor = np.broadcast_to(values[:, 1] - values[:, 0], (channels,)).astype(np.float32)
-        vector = TensorType((channels,), FLOAT32)
-        normalised = self._fresh(f"{name}.normalised")
-        affine = Affine(
-            name=self._fresh(f"{name}/normalise"),
-            inputs=(
-                plain,
-                self._constant(f"{name}.factor", factor, vector),
-                self._constant(f"{name}.shift", shift, vector),
-            ),
-            outputs=(normalised,),
-        )
-        self.reals[name] = self._emit(affine, real)
+        count = channels(kind.shape)
+        shift = np.broadcast_to(values[:, 0], (count,)).astype(np.float32)
+        factor = np.broadcast_to(values[:, 1] - values[:, 0], (count,)).astype(np.float32)
+        vector = TensorType((count,), FLOAT32)
+
+        def normalise(pixels: str) -> str:
+            affine = Affine(
+                name=self._fresh(f"{name}/normalise"),
+                inputs=(
+                    pixels,
+                    self._constant(f"{name}.factor", factor, vector),
+                    self._constant(f"{name}.shift", shift, vector),
+                ),
+                outputs=(self._fresh(f"{name}.normalised"),),
+            )
+            return self._emit(affine, self.types[pixels])
+
+        self.reals[name] = self._by_channel(self.reals[name], normalise)
 
     def _finish_output(self, value: str) -> None:
         """Gives the result its model name: floats, or class indices as they are."""

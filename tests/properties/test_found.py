@@ -164,3 +164,18 @@ def test_an_output_that_is_only_a_moved_input(tmp_path: Path, kind: OutputKind) 
     options = dataclasses.replace(PIXELS, output_kind=kind)
     node = helper.make_node("Transpose", ["x"], ["y"], perm=[0, 1, 3, 2])
     compiled(tmp_path, [node], {}, options)
+
+
+@needs_gcc
+@pytest.mark.parametrize("bits", ["8", "32"])
+def test_each_channel_has_its_own_mean_with_channels_last(tmp_path: Path, bits: str) -> None:
+    options = dataclasses.replace(
+        PIXELS, abits=bits, input_mean=(0.2, 0.4, 0.6), input_std=(0.3, 0.2, 0.1)
+    )
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["v"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["v", "w"], ["y"]),
+    ]
+    constants = {"w": normal(2, 3, 1, 1)}
+    result = compiled(tmp_path, nodes, constants, options, (1, 5, 6, 3))
+    assert largest_error(result, tmp_path) < 0.02

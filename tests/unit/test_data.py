@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qcompile.boundary import InputKind, InputSpec
+from qcompile.boundary import InputKind, InputSpec, channel_axis
 from qcompile.data import (
     calibration_feeds,
     evenly,
@@ -22,7 +22,7 @@ from qcompile.data import (
 )
 from qcompile.errors import DataError
 from qcompile.evaluate import assemble
-from qcompile.feeds import channel_axis, choose_input_kind, float_feed, integer_feed
+from qcompile.feeds import choose_input_kind, float_feed, integer_feed
 from qcompile.graph import Graph, Stage
 from qcompile.options import InputChoice
 from qcompile.types import FLOAT32, UINT8, Array, Shape, TensorType
