@@ -147,7 +147,7 @@ def _print_passes(context: click.Context, _: click.Parameter, value: bool) -> No
     "--separate-weights",
     is_flag=True,
     default=None,
-    help="Put the packed weights into a C file of their own.",
+    help="Put the packed weights into a header of their own.",
 )
 @click.option("--seed", type=int, help="Of everything that is drawn at random.  [0]")
 @click.option(
