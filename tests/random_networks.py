@@ -143,10 +143,14 @@ class Network:
     def _info(self, name: str) -> onnx.ValueInfoProto:
         if name not in self.shapes:
             return onnx.ValueInfoProto(name=name)
-        element = TensorProto.FLOAT
-        if any(name in node.output and node.op_type == "ArgMax" for node in self.nodes):
-            element = TensorProto.INT64
+        element = TensorProto.INT64 if self._is_class_map(name) else TensorProto.FLOAT
         return helper.make_tensor_value_info(name, element, self.shapes[name])
+
+    def _is_class_map(self, name: str) -> bool:
+        maker = next((node for node in self.nodes if name in node.output), None)
+        if maker is None or maker.op_type != "Transpose":
+            return maker is not None and maker.op_type == "ArgMax"
+        return self._is_class_map(maker.input[0])
 
 
 class TooLarge(Exception):

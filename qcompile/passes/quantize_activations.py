@@ -27,26 +27,19 @@ from qcompile.ops import (
     MOVEMENT,
     Add,
     ArgMax,
-    AveragePool,
     Concat,
     Div,
-    Exp,
-    HardSigmoid,
     LinearResize,
     Mul,
-    Pad,
     Pointwise,
-    ReduceMean,
     Rescale,
-    Sigmoid,
     Softmax,
-    Softplus,
-    SumOp,
     Threshold,
 )
 from qcompile.options import RangeMethod
 from qcompile.passes.activation_ranges import Member, choose_scale
 from qcompile.passes.calibrate import Calibration, Statistics
+from qcompile.passes.signs import nonnegative_values
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer
 from qcompile.types import CodebookKind, IntType, Quantization, Range, TensorType
 
@@ -54,10 +47,6 @@ TABLE_BITS = 12
 """Look-up tables and softmax take at most this many bits; wider inputs are rescaled first."""
 
 CONSTANT_OPERAND_BITS = 16
-
-ALWAYS_POSITIVE: tuple[type[Op], ...] = (Sigmoid, HardSigmoid, Exp, Softplus, Softmax)
-
-KEEPS_SIGN: tuple[type[Op], ...] = (AveragePool, ReduceMean, LinearResize, Mul, Div, Rescale)
 
 
 @dataclass(frozen=True)
@@ -135,7 +124,9 @@ class _Annotator:
         self.narrowed = narrowed
         self.groups = _Groups()
         self.fixed: dict[str, float] = {}
-        self.nonnegative = self._find_nonnegative()
+        self.nonnegative = nonnegative_values(
+            graph, options.plan, options.inputs, options.calibration
+        )
 
     def run(self) -> Graph:
         self._fix_boundaries()
@@ -148,46 +139,6 @@ class _Annotator:
 
     def _statistics(self, value: str) -> Statistics | None:
         return self.options.calibration.values.get(value)
-
-    def _find_nonnegative(self) -> frozenset[str]:
-        """Values that are never negative, whatever the input."""
-        found: set[str] = set()
-        for name, spec in self.options.inputs.items():
-            if spec.kind is InputKind.UINT8:
-                if float(spec.pixel_values().min()) >= 0:
-                    found.add(name)
-            elif self.options.plan.inputs[name].signed is not None:
-                if not self.options.plan.inputs[name].signed:
-                    found.add(name)
-            else:
-                statistics = self._statistics(name)
-                if statistics is not None and statistics.low >= 0:
-                    found.add(name)
-        for op in self.graph.ops:
-            inputs = all(
-                value in found
-                or (self.graph.is_constant(value) and self.graph.constants[value].min() >= 0)
-                for value in op.inputs
-            )
-            if isinstance(op, ALWAYS_POSITIVE):
-                positive = True
-            elif isinstance(op, SumOp):
-                keeps_sign = isinstance(
-                    op, AveragePool | ReduceMean | LinearResize | Mul | Div
-                ) or (isinstance(op, Rescale) or (isinstance(op, Add) and op.weights == (1, 1)))
-                positive = op.activation.is_nonnegative or (
-                    keeps_sign and inputs and op.activation.keeps_nonnegative
-                )
-            elif isinstance(op, Pad):
-                positive = inputs and op.value >= 0
-            else:
-                positive = isinstance(op, MOVEMENT) and inputs
-            layer = self.options.plan.layers.get(op.name)
-            if layer is not None and layer.signed is not None:
-                positive = not layer.signed
-            if positive:
-                found.add(op.output)
-        return frozenset(found)
 
     def _fix_boundaries(self) -> None:
         """Scales that do not come from statistics: plain pixels and softmax."""

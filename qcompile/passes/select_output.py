@@ -169,7 +169,9 @@ def _ended_by(graph: Graph, output: str, head: str, chain: list[Op]) -> Graph:
     if not chain:
         producer = graph.producers.get(head)
         if producer is None or head in graph.outputs:
-            rewriter.set_outputs(tuple(head if o == output else o for o in graph.outputs))
+            # Two outputs that have become the same value are returned once.
+            outputs = [head if name == output else name for name in graph.outputs]
+            rewriter.set_outputs(tuple(dict.fromkeys(outputs)))
             return rewriter.finish()
         rewriter.replace(producer, dataclasses.replace(producer, outputs=(output,)))
         rewriter.set_type(output, graph.types[head])
