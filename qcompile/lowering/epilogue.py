@@ -77,6 +77,10 @@ def make_epilogue(
     """
     assert output.quantization is not None
     scale = output.quantization.exact()
+    is_relu = activation.slope == (0.0,) and _plain(activation)
+    if is_relu:
+        # A ReLU only moves the lower clamp.
+        activation = dataclasses.replace(activation, slope=(1.0,))
     count = max(map(len, (units, biases, activation.slope, activation.gain, activation.shift)))
     curves = [_curve(_at(units, c), _at(biases, c), activation, c, scale) for c in range(count)]
     element = output.integer
@@ -85,15 +89,13 @@ def make_epilogue(
         low = max(low, min(high, round_half_up(Fraction(activation.low) / scale)))
     if activation.high != math.inf:
         high = min(high, max(low, round_half_up(Fraction(activation.high) / scale)))
-    if activation.slope == (0.0,) and _plain(activation):
-        # A ReLU only moves the lower clamp.
+    if is_relu:
         low = max(low, 0)
-        curves = [Curve(curve.above, curve.above, None) for curve in curves]
     kind = output.codebook.kind if output.codebook else CodebookKind.UNIFORM
     if kind is CodebookKind.BINARY:
         return _binary(op, curves, reach)
     if kind is CodebookKind.TERNARY and all(_rises(curve) for curve in curves):
-        return _ternary(curves, reach)
+        return _ternary(curves, Range(low, high), reach)
     return _requantize(curves, Range(low, high), reach)
 
 
@@ -255,11 +257,17 @@ def _first(predicate: Callable[[int], bool], reach: Range) -> int:
     return low
 
 
-def _ternary(curves: Sequence[Curve], reach: Range) -> Thresholds:
-    """Strict thresholds at half a step: exactly +-1/2 is 0."""
-    lower = tuple(_first(lambda acc, c=c: c.at(acc) >= -HALF, reach) for c in curves)  # type: ignore[misc]
-    upper = tuple(_first(lambda acc, c=c: c.at(acc) > HALF, reach) for c in curves)  # type: ignore[misc]
-    return Thresholds((_shrink(lower), _shrink(upper)), low=-1)
+def _ternary(curves: Sequence[Curve], codes: Range, reach: Range) -> Thresholds:
+    """Strict thresholds at half a step: exactly +-1/2 is 0. A ReLU or clip leaves fewer codes."""
+
+    def limits(predicate: Callable[[Fraction], bool], result: int) -> tuple[int, ...]:
+        if codes.low >= result:
+            return (reach.low,)
+        if codes.high < result:
+            return (reach.high + 1,)
+        return _shrink(tuple(_first(lambda acc, c=c: predicate(c.at(acc)), reach) for c in curves))  # type: ignore[misc]
+
+    return Thresholds((limits(lambda v: v >= -HALF, 0), limits(lambda v: v > HALF, 1)), low=-1)
 
 
 def _binary(op: Op, curves: Sequence[Curve], reach: Range) -> Thresholds:

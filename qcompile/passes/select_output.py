@@ -12,6 +12,7 @@ from qcompile.graph import Graph, Op, Rewriter
 from qcompile.ops import (
     ArgMax,
     HardSigmoid,
+    Rescale,
     Reshape,
     Sigmoid,
     Softmax,
@@ -168,15 +169,13 @@ def _ended_by(graph: Graph, output: str, head: str, chain: list[Op]) -> Graph:
     head = renamed.get(head, head)
     if not chain:
         producer = graph.producers.get(head)
-        if producer is None or head in graph.outputs:
-            # Two outputs that have become the same value are returned once.
-            outputs = [head if name == output else name for name in graph.outputs]
-            rewriter.set_outputs(tuple(dict.fromkeys(outputs)))
+        if producer is not None and head not in graph.outputs:
+            rewriter.replace(producer, dataclasses.replace(producer, outputs=(output,)))
+            rewriter.set_type(output, graph.types[head])
+            rewriter.redirect(head, output)
             return rewriter.finish()
-        rewriter.replace(producer, dataclasses.replace(producer, outputs=(output,)))
-        rewriter.set_type(output, graph.types[head])
-        rewriter.redirect(head, output)
-        return rewriter.finish()
+        # A graph input, or another output: both names stay.
+        chain = [Rescale(name=f"{output}.copy", inputs=(head,), outputs=())]
     source, kind = head, graph.types[output if head == inner else head]
     for index, op in enumerate(chain):
         kind = _type_after(op, kind)

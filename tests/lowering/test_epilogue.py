@@ -105,9 +105,7 @@ def test_requantize_is_the_real_function_within_one_rounding(
             # Half a step of rounding, 1/16 of the multiplier, 2**-7 of the bias, and the clip
             # bounds are rounded to codes.
             assert abs(got - exact) <= Fraction(1, 2) + Fraction(1, 16) + Fraction(1, 64) + (
-                Fraction(1, 2)
-                if activation.low != -math.inf or activation.high != math.inf
-                else 0
+                Fraction(1, 2) if activation.low != -math.inf or activation.high != math.inf else 0
             )
 
 
@@ -168,3 +166,21 @@ def test_power_of_two_ratios_are_exact():
     for acc in range(-9000, 9001, 7):
         exact = (Fraction(acc, 2**9) + Fraction(5, 2**9)) * 8
         assert integer_result(epilogue, acc, 0) == min(max(round_half_up(exact), -128), 127)
+
+
+def test_ternary_codes_of_a_relu_are_not_negative():
+    kind = Codebook(CodebookKind.TERNARY, 3)
+    output = TensorType((1, 1, 4), TERNARY, Quantization.per_tensor(1.0), kind)
+    epilogue = make_epilogue(
+        OP, [Fraction(1, 2)], [Fraction(0)], Activation(slope=(0.0,)), output, Range(-4, 4)
+    )
+    assert [integer_result(epilogue, acc, 0) for acc in range(-4, 5)] == [0] * 6 + [1] * 3
+
+
+def test_a_relu_of_a_falling_function():
+    """A norm with negative gain: large sums give 0, small ones do not."""
+    output = TensorType((1, 1, 4), IntType(4, signed=False), Quantization.per_tensor(1.0))
+    epilogue = make_epilogue(
+        OP, [Fraction(-1)], [Fraction(2)], Activation(slope=(0.0,)), output, Range(-4, 4)
+    )
+    assert [integer_result(epilogue, acc, 0) for acc in range(-4, 5)] == [6, 5, 4, 3, 2, 1, 0, 0, 0]

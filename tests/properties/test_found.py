@@ -179,3 +179,22 @@ def test_each_channel_has_its_own_mean_with_channels_last(tmp_path: Path, bits: 
     constants = {"w": normal(2, 3, 1, 1)}
     result = compiled(tmp_path, nodes, constants, options, (1, 5, 6, 3))
     assert largest_error(result, tmp_path) < 0.02
+
+
+@needs_gcc
+def test_a_relu_behind_a_norm_with_negative_gain(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("InstanceNormalization", ["x", "g", "b"], ["v"]),
+        helper.make_node("Relu", ["v"], ["y"]),
+    ]
+    constants = {"g": np.asarray([-1.5, 0.5], np.float32), "b": np.zeros(2, np.float32)}
+    result = compiled(tmp_path, nodes, constants, FLOATS)
+    assert largest_error(result, tmp_path) < 0.03
+
+
+@needs_gcc
+def test_logits_of_an_input_are_no_cycle(tmp_path: Path) -> None:
+    options = dataclasses.replace(PIXELS, output_kind=OutputKind.LOGITS)
+    result = compiled(tmp_path, [helper.make_node("Softmax", ["x"], ["y"], axis=1)], {}, options)
+    assert result.integer_graph.outputs == ("y",)
+    assert largest_error(result, tmp_path) < 0.01
