@@ -35,7 +35,6 @@ from qcompile.evaluate import Evaluation, evaluate
 from qcompile.feeds import Feed, choose_input_kind, float_feed, integer_feed
 from qcompile.graph import Graph
 from qcompile.importer import declared_shapes, import_model
-from qcompile.ops import ArgMax, Threshold
 from qcompile.options import CompileOptions, InputChoice, Target
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.passes.base import Dump, Pass, run_passes
@@ -307,7 +306,7 @@ def _calibration(
     run: _Run,
 ) -> Calibration:
     """What the float network's tensors look like; nothing where the plan has every scale."""
-    layers = [plan.layers[op.name] for op in graph.ops if not isinstance(op, ArgMax | Threshold)]
+    layers = [plan.layers[op.name] for op in graph.ops if graph.output_type(op).is_float]
     layers += plan.inputs.values()
     if all(layer.output.is_float or layer.scale is not None for layer in layers):
         return Calibration()

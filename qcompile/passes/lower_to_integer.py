@@ -324,7 +324,8 @@ class _Lowering:
                 lowered = dataclasses.replace(op, inputs=inputs, code_limit=math.floor(limit))
             self.codes[op.output] = self._emit(lowered, kind)
             return
-        output = self._codes_name(op.output)
+        # Class indices that are moved have no scale, and are results as they are.
+        output = op.output if kind.quantization is None else self._codes_name(op.output)
         if isinstance(op, SumOp):
             lowered = self._lower_sum(op, kind, output)
         elif isinstance(op, Pointwise):
@@ -333,7 +334,8 @@ class _Lowering:
             moved = tuple(self._codes(value, kind) for value in op.inputs)
             lowered = dataclasses.replace(op, inputs=moved, outputs=(output,))
             if isinstance(lowered, Pad):
-                code = round_half_up(Fraction(lowered.value) / scale_of(self.graph, op.output))
+                unit = 1 if kind.quantization is None else scale_of(self.graph, op.output)
+                code = round_half_up(Fraction(lowered.value) / unit)
                 code = min(max(code, kind.integer.low), kind.integer.high)
                 lowered = dataclasses.replace(lowered, code=code)
             if isinstance(lowered, Softmax):

@@ -135,7 +135,9 @@ class _Annotator:
         return self._annotate(scales)
 
     def _is_integer(self, value: str) -> bool:
-        return value in self.formats and not self.formats[value].is_float
+        """Whether a value becomes codes; class indices are integers already, without a scale."""
+        is_real = value in self.formats and self.graph.types[value].is_float
+        return is_real and not self.formats[value].is_float
 
     def _statistics(self, value: str) -> Statistics | None:
         return self.options.calibration.values.get(value)

@@ -198,3 +198,16 @@ def test_logits_of_an_input_are_no_cycle(tmp_path: Path) -> None:
     result = compiled(tmp_path, [helper.make_node("Softmax", ["x"], ["y"], axis=1)], {}, options)
     assert result.integer_graph.outputs == ("y",)
     assert largest_error(result, tmp_path) < 0.01
+
+
+@needs_gcc
+@pytest.mark.parametrize("bits", ["8", "32"])
+def test_class_maps_may_be_moved(tmp_path: Path, bits: str) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["v"]),
+        helper.make_node("ArgMax", ["v"], ["c"], axis=1),
+        helper.make_node("Transpose", ["c"], ["y"], perm=[0, 2, 3, 1]),
+    ]
+    options = dataclasses.replace(PIXELS, abits=bits)
+    result = compiled(tmp_path, nodes, {"w": normal(3, 2, 1, 1)}, options)
+    assert result.integer_graph.types["y"].element.bits == 2
