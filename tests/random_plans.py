@@ -34,13 +34,15 @@ def random_options(rng: Random, graph: Graph, pixels: bool, calib: str | None) -
     if quantizer in ("ternary", "binary"):
         wbits = quantizer
     elif quantizer == "pow2":
-        wbits = rng.choice(WIDTHS[:5])
+        wbits = rng.choice(WIDTHS[:6])
     else:
         wbits = rng.choice((*WIDTHS, *WIDTHS, "16", "32", "ternary", "binary"))
     abits = rng.choice((*WIDTHS, *WIDTHS, *WIDTHS, "16", "16", "32", "ternary", "binary"))
+    if wbits == "7" and quantizer == "pow2" and abits == "16":
+        abits = "8"  # products of more than 64 bits are refused
     first_last = rng.choice(("8", "8", "8", "2", "6"))
     if quantizer == "pow2":
-        first_last = rng.choice(("6", "4"))
+        first_last = rng.choice(("7", "6", "4"))
     kind = rng.choice(OUTPUTS)
     # Another output kind renames and removes operators at the end.
     layers = tuple(_overrides(rng, graph)) if kind is OutputKind.AUTO else ()

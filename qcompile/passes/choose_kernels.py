@@ -87,6 +87,7 @@ CONV_KERNELS: tuple[KernelChoice, ...] = (
         4.0,
         lambda facts: facts.grouped_alone and _wide(facts),
     ),
+    KernelChoice("conv_depthwise", "int64_t", "int64_t", 8.0, lambda facts: facts.grouped_alone),
     KernelChoice(
         "conv", "int16_t", "int32_t", 1.0, lambda facts: _narrow(facts) and _short_sums(facts)
     ),
@@ -95,6 +96,7 @@ CONV_KERNELS: tuple[KernelChoice, ...] = (
     ),
     KernelChoice("conv", "int16_t", "int64_t", 3.0, _narrow),
     KernelChoice("conv", "int32_t", "int64_t", 4.0, _wide),
+    KernelChoice("conv", "int64_t", "int64_t", 8.0, lambda facts: True),
 )
 """In order of preference for the operators that multiply by a weight tensor."""
 

@@ -24,7 +24,7 @@ from qcompile.errors import GraphError
 from qcompile.graph import Graph, Op, Stage, live_ops, sorted_ops
 from qcompile.lowering.epilogue import make_epilogue
 from qcompile.lowering.sums import exact_sum, scale_of
-from qcompile.numerics import round_half_up
+from qcompile.numerics import Requantize, round_half_up
 from qcompile.ops import (
     Affine,
     ArgMax,
@@ -48,6 +48,7 @@ from qcompile.types import (
 )
 
 MAX_ACCUMULATOR_BITS = 63
+INT64 = IntType(64).range
 EXP_TABLE_ONE = 1 << 15
 
 
@@ -358,6 +359,11 @@ class _Lowering:
                 f"{MAX_ACCUMULATOR_BITS}; use fewer --wbits or --abits for this layer"
             )
         epilogue = make_epilogue(op, lowered.units, lowered.biases, op.activation, kind, reach)
+        if isinstance(epilogue, Requantize) and not INT64.contains(epilogue.product_range()):
+            raise GraphError(
+                f"{op.label()}: a sum of {accumulator.bits} bits times its multiplier exceeds "
+                f"64 bits; use fewer --wbits or --abits for this layer"
+            )
         return dataclasses.replace(
             integer, activation=type(op.activation)(), epilogue=epilogue, accumulator=accumulator
         )

@@ -13,6 +13,7 @@ import pytest
 from onnx import helper
 
 from qcompile.boundary import InputKind, InputSpec
+from qcompile.errors import GraphError
 from qcompile.feeds import float_feed, integer_feed
 from qcompile.options import CompileOptions, InputChoice, LayerOverride, OutputKind, Target
 from qcompile.pipeline import compile_model
@@ -211,3 +212,36 @@ def test_class_maps_may_be_moved(tmp_path: Path, bits: str) -> None:
     options = dataclasses.replace(PIXELS, abits=bits)
     result = compiled(tmp_path, nodes, {"w": normal(3, 2, 1, 1)}, options)
     assert result.integer_graph.types["y"].element.bits == 2
+
+
+@needs_gcc
+@pytest.mark.parametrize("abits", ["8", "32"])
+def test_powers_of_two_of_seven_bits_reach_two_to_the_31(tmp_path: Path, abits: str) -> None:
+    """32 exponents: the largest code does not fit int32, neither in sums nor in islands."""
+    weights = normal(4, 2, 3, 3)
+    weights[0, 0, 0, 0] = weights.max() * 2.0**-40
+    options = dataclasses.replace(
+        PIXELS, wbits="7", abits=abits, first_last_bits="7", quantizer="pow2"
+    )
+    result = compiled(
+        tmp_path,
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])],
+        {"w": weights},
+        options,
+    )
+    codes = result.integer_graph.constants[result.integer_graph.by_name["conv"].inputs[1]]
+    assert np.abs(codes).max() >= 1 << 31
+    assert result.verified
+
+
+def test_products_beyond_64_bits_are_refused_by_name(tmp_path: Path) -> None:
+    weights = np.full((4, 2, 3, 3), 1, np.float32)  # sums of one sign reach all their range
+    weights[:, 0, 0, 0] = 2.0**-31
+    options = dataclasses.replace(
+        PIXELS, wbits="7", abits="16", first_last_bits="7", quantizer="pow2"
+    )
+    node = helper.make_node("Conv", ["x", "w"], ["h"], name="conv", pads=[1, 1, 1, 1])
+    second = helper.make_node("Conv", ["h", "v"], ["y"], name="second", pads=[1, 1, 1, 1])
+    constants = {"w": weights, "v": np.tile(weights[:, :1], (1, 4, 1, 1))}
+    with pytest.raises(GraphError, match=r"second.*64 bits; use fewer --wbits"):
+        compiled(tmp_path, [node, second], constants, options)

@@ -77,12 +77,23 @@ def plan_weights(
         if packed.packing is Packing.BASE3:
             note = f"{packed.count} ternary weights, five in a byte"
         table = step.table("weights", ctype, data, Role.WEIGHTS, note)
+        level, levels = "int32_t", ""
+        if packed.packing is Packing.TABLE:
+            # Powers of two of 7 bits reach 2**31.
+            level = "int32_t" if np.abs(packed.table).max() < 1 << 31 else "int64_t"
+            levels = step.table("levels", level, packed.table, Role.TABLE, "value of each code")
         function = step.use(
-            kernel(f"unpack_{packed.packing.value}", [line], type=line, scaled=scaled)
+            kernel(
+                f"unpack_{packed.packing.value}",
+                [line],
+                suffix="_wide" if level == "int64_t" else "",
+                type=line,
+                scaled=scaled,
+                level=level,
+            )
         )
         arguments = table if packed.packing is Packing.BASE3 else f"{table}, {packed.bits}"
         if packed.packing is Packing.TABLE:
-            levels = step.table("levels", "int32_t", packed.table, Role.TABLE, "value of each code")
             arguments += f", {levels}"
         if scaled:
             scales = (
