@@ -100,7 +100,7 @@ def onnxruntime_seconds(model: Path, runs: int) -> Iterator[float]:
 
 TIMER = """
 #define _POSIX_C_SOURCE 199309L
-#include "network.h"
+#include "model.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -115,18 +115,18 @@ static double seconds(void)
 /* Runs the network once for each line on standard input and prints the seconds it took. */
 int main(void)
 {
-    uint8_t *image = calloc(NETWORK_INPUT_ELEMENTS, 1);
-    float *logits = malloc(NETWORK_OUTPUT_ELEMENTS * sizeof *logits);
-    void *arena = malloc(NETWORK_ARENA_BYTES);
+    uint8_t *image = calloc(MODEL_INPUT_ELEMENTS, 1);
+    float *logits = malloc(MODEL_OUTPUT_ELEMENTS * sizeof *logits);
+    void *arena = malloc(MODEL_ARENA_BYTES);
     int command;
 
-    for (int i = 0; i < NETWORK_INPUT_ELEMENTS; ++i) {
+    for (int i = 0; i < MODEL_INPUT_ELEMENTS; ++i) {
         image[i] = (uint8_t)(i * 7 % 251);
     }
     while ((command = getchar()) != EOF) {
         if (command == '\\n') {
             const double begin = seconds();
-            if (network_run(image, logits, arena) != NETWORK_OK) {
+            if (model_run(image, logits, arena) != MODEL_OK) {
                 return 1;
             }
             printf("%.6f\\n", seconds() - begin);
@@ -144,12 +144,12 @@ def c_seconds(
     """Seconds of one inference of the compiled network, measured at each step of the iterator."""
     result = compile_model(model, CompileOptions(wbits=wbits, abits=abits))
     result.artifacts.write(folder)
-    header = (folder / "network.h").read_text()
+    header = (folder / "model.h").read_text()
     ports = re.findall(r"#define (NETWORK_\w+)_ELEMENTS", header)
-    timer = TIMER.replace("NETWORK_INPUT", ports[0]).replace("NETWORK_OUTPUT", ports[1])
+    timer = TIMER.replace("MODEL_INPUT", ports[0]).replace("MODEL_OUTPUT", ports[1])
     (folder / "timer.c").write_text(timer)
     program = folder / "timer"
-    sources = [folder / "network.c", folder / "timer.c"]
+    sources = [folder / "model.c", folder / "timer.c"]
     subprocess.run(["gcc", "-std=c99", *flags, "-o", program, *sources], check=True)
     with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None

@@ -142,7 +142,7 @@ def _print_passes(context: click.Context, _: click.Parameter, value: bool) -> No
 @click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="Another copy of report.json."
 )
-@click.option("--entry", metavar="NAME", help="Prefix of the C names.  [network]")
+@click.option("--entry", metavar="NAME", help="Prefix of the C names.  [model]")
 @click.option(
     "--separate-weights",
     is_flag=True,

@@ -204,7 +204,7 @@ class CompileOptions:
     verify: bool = False
     dump_ir: Path | None = None
     report: Path | None = None
-    entry: str = "network"
+    entry: str = "model"
     separate_weights: bool = False
     seed: int = 0
     workers: int = 0

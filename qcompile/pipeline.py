@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from qcompile import __version__
-from qcompile.backends.artifacts import Artifacts
-from qcompile.backends.c.backend import CBackend, CProgram
-from qcompile.backends.c.verify import verify
 from qcompile.boundary import InputKind, InputSpec
 from qcompile.config import option_text, options_table
 from qcompile.data import (
@@ -30,12 +25,12 @@ from qcompile.data import (
     read_calibration,
     shape_from_images,
 )
-from qcompile.errors import QCompileError, VerificationError
+from qcompile.errors import QCompileError
 from qcompile.evaluate import Evaluation, evaluate
 from qcompile.feeds import Feed, choose_input_kind, float_feed, integer_feed
 from qcompile.graph import Graph
 from qcompile.importer import declared_shapes, import_model
-from qcompile.options import CompileOptions, InputChoice, Target
+from qcompile.options import CompileOptions, InputChoice
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.passes.base import Dump, Pass, run_passes
 from qcompile.passes.calibrate import Calibration, calibrate
@@ -58,10 +53,7 @@ from qcompile.printer import print_graph
 from qcompile.report.document import build_report
 from qcompile.report.layers import layer_rows, measure_fidelity
 from qcompile.result import CompileResult
-from qcompile.sim.compare import compare_runs
-from qcompile.sim.executor import Executor
-from qcompile.sim.file import load_network, network_bytes
-from qcompile.sim.vectors import vectors_bytes
+from qcompile.targets import emit
 from qcompile.types import Shape
 
 logger = logging.getLogger("qcompile")
@@ -69,10 +61,7 @@ logger = logging.getLogger("qcompile")
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total)"""
 
-NETWORK_FILE = "network.qnet.npz"
-VECTORS_FILE = "vectors.npz"
 VERIFY_INPUTS = 3
-VECTORS = 2
 FIDELITY_IMAGES = 8
 
 
@@ -182,11 +171,12 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     feeds = [integer_feed(feed, integer, specs) for feed in source.feeds]
     with run.timed("emit"):
         sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
-        target = _TARGETS[options.target](
-            integer, options, _metadata(model, sha256, options), feeds
-        )
-    with run.timed("verify"):
-        verified, details = _verify(integer, options, target, feeds, run)
+        emitted = emit(integer, options, _metadata(model, sha256, options), feeds)
+    details = {}
+    if options.verify:
+        with run.timed("verify"):
+            inputs = [*feeds[:VERIFY_INPUTS], *random_feeds(integer, options.seed)]
+            details = emitted.verify(inputs)
     with run.timed("evaluate"):
         evaluation = _evaluate(simplified, integer, source, specs, options, run)
     with run.timed("report"):
@@ -200,13 +190,13 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             options=options,
             float_graph=compressed,
             integer_graph=integer,
-            layers=layer_rows(compressed, integer, fidelity, target.layer_bytes),
+            layers=layer_rows(compressed, integer, fidelity, emitted.layer_bytes),
             calibration=source.origin if calibration.images else "plan",
             calibration_images=calibration.images,
-            weight_bytes_emitted=target.constant_bytes,
-            arena_bytes=target.arena_bytes,
+            weight_bytes_emitted=emitted.constant_bytes,
+            arena_bytes=emitted.arena_bytes,
             evaluation=evaluation,
-            verified=verified,
+            verified=True if options.verify else None,
             details=details,
         )
     return CompileResult(
@@ -214,10 +204,10 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
         compressed,
         integer,
         plan,
-        target.artifacts,
+        emitted.artifacts,
         report,
         run.timings,
-        verified,
+        report.verified,
         run.dumps,
     )
 
@@ -314,96 +304,11 @@ def _calibration(
     return calibrate(graph, feeds, seed, run.stage("calibrate"))
 
 
-@dataclass(frozen=True)
-class _Emitted:
-    """What a target made, and what it costs (None where the target has no such thing)."""
-
-    artifacts: Artifacts
-    program: CProgram | None = None
-    network: bytes = b""
-    layer_bytes: Mapping[str, int] | None = None
-    constant_bytes: int | None = None
-    arena_bytes: int | None = None
-
-
-def _emit_c(
-    graph: Graph, options: CompileOptions, metadata: Mapping[str, str], feeds: Sequence[Feed]
-) -> _Emitted:
-    executor = Executor(graph)
-    vectors = [{**feed, **executor.run(feed)} for feed in feeds[:VECTORS]]
-    program = _c_backend(options).emit(graph, metadata, vectors)
-    layer_bytes = {name: item.total for name, item in program.layer_bytes.items()}
-    return _Emitted(
-        program.artifacts,
-        program,
-        layer_bytes=layer_bytes,
-        constant_bytes=program.constant_bytes,
-        arena_bytes=program.arena_bytes,
-    )
-
-
-def _emit_sim(
-    graph: Graph, options: CompileOptions, metadata: Mapping[str, str], feeds: Sequence[Feed]
-) -> _Emitted:
-    data = network_bytes(graph, metadata)
-    executor = Executor(graph)
-    vectors = [{**feed, **executor.run(feed)} for feed in feeds[:VECTORS]]
-    return _Emitted(
-        Artifacts({NETWORK_FILE: data, VECTORS_FILE: vectors_bytes(graph, vectors)}), network=data
-    )
-
-
-Emit = Callable[[Graph, CompileOptions, Mapping[str, str], Sequence[Feed]], _Emitted]
-_TARGETS: Mapping[Target, Emit] = {Target.C: _emit_c, Target.SIM: _emit_sim}
-
-
-def _c_backend(options: CompileOptions) -> CBackend:
-    return CBackend(options.entry, options.separate_weights)
-
-
 def _metadata(model: Path, sha256: str, options: CompileOptions) -> dict[str, str]:
     """What the emitted files say of their origin: no paths, no times."""
     table = options_table(options)
     said = "; ".join(f"{key} {option_text(value)}" for key, value in table.items())
     return {"qcompile": __version__, "model": model.name, "sha256": sha256, "options": said}
-
-
-def _verify(
-    graph: Graph,
-    options: CompileOptions,
-    emitted: _Emitted,
-    feeds: Sequence[Feed],
-    run: _Run,
-) -> tuple[bool | None, dict[str, Any]]:
-    """Whether the emitted program computes what the simulator does, and what was measured.
-
-    Raises:
-        VerificationError: it does not; names the first operator, index and both values.
-    """
-    if not options.verify:
-        return None, {}
-    inputs = [*feeds[:VERIFY_INPUTS], *random_feeds(graph, options.seed)]
-    if emitted.program is None:
-        return _verify_file(graph, emitted.network, inputs), {}
-    result = verify(graph, emitted.program, inputs)
-    if result.mismatch is not None:
-        raise VerificationError(f"C and simulator differ at {result.mismatch}")
-    return True, result.details()
-
-
-def _verify_file(graph: Graph, network: bytes, feeds: Sequence[Feed]) -> bool:
-    """Whether the network file, read back, computes the same."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / NETWORK_FILE
-        path.write_bytes(network)
-        reloaded = Executor(load_network(path)[0])
-    executor = Executor(graph)
-    for feed in feeds:
-        expected = executor.run(feed, taps="all")
-        difference = compare_runs(expected, reloaded.run(feed, taps="all"), graph)
-        if difference is not None:
-            raise VerificationError(f"the network file differs at {difference}")
-    return True
 
 
 def _evaluate(

@@ -17,6 +17,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def vectors_bytes(graph: Graph, vectors: Sequence[Mapping[str, Array]]) -> bytes:
     """An .npz archive with `in/<name>` and `out/<name>`, stacked over the vectors [N, ...].
 
+    Characters of names that are no letter, digit, dot or hyphen become `_` (a further `_` tells
+    names apart that thus become alike).
+
     Args:
         graph: tells inputs and outputs.
         vectors: for each, all inputs and outputs by value name ([1, ...]).
@@ -24,11 +27,16 @@ def vectors_bytes(graph: Graph, vectors: Sequence[Mapping[str, Array]]) -> bytes
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for folder, names in (("in", graph.inputs), ("out", graph.outputs)):
+            taken: set[str] = set()
             for name in names:
                 content = io.BytesIO()
                 stack = np.concatenate([vector[name] for vector in vectors])
                 np.lib.format.write_array(content, np.ascontiguousarray(stack), allow_pickle=False)
-                member = zipfile.ZipInfo(f"{folder}/{_safe(name)}.npy", _EPOCH)
+                safe = _safe(name)
+                while safe in taken:
+                    safe += "_"
+                taken.add(safe)
+                member = zipfile.ZipInfo(f"{folder}/{safe}.npy", _EPOCH)
                 member.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(member, content.getvalue())
     return buffer.getvalue()

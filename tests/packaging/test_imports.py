@@ -18,7 +18,18 @@ LAYERS = (
     {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
     | {"printer", "verifier", "verify_integer"},
     {"backends"},
-    {"config", "data", "data_files", "evaluate", "feeds", "pipeline", "report", "result", "output"},
+    {
+        "config",
+        "data",
+        "data_files",
+        "evaluate",
+        "feeds",
+        "pipeline",
+        "report",
+        "result",
+        "output",
+        "targets",
+    },
     {"cli"},
 )
 """From the ground up: a module imports from its own layer and from those before it."""

@@ -73,7 +73,7 @@ def test_it_runs_from_an_empty_folder(environment: Path, tmp_path: Path) -> None
     assert "--target" in run(environment / "qcompile", "--help", cwd=tmp_path)
     model = ROOT / "examples" / "brain" / "brain_unet.onnx"
     run(environment / "qcompile", model, "--target", "c", "-o", tmp_path / "out", cwd=tmp_path)
-    assert (tmp_path / "out" / "network.c").is_file()
+    assert (tmp_path / "out" / "model.c").is_file()
     assert (tmp_path / "out" / "Makefile").is_file()
 
 
