@@ -145,7 +145,7 @@ def c_seconds(
     result = compile_model(model, CompileOptions(wbits=wbits, abits=abits))
     result.artifacts.write(folder)
     header = (folder / "model.h").read_text()
-    ports = re.findall(r"#define (NETWORK_\w+)_ELEMENTS", header)
+    ports = re.findall(r"#define (MODEL_\w+)_ELEMENTS", header)
     timer = TIMER.replace("MODEL_INPUT", ports[0]).replace("MODEL_OUTPUT", ports[1])
     (folder / "timer.c").write_text(timer)
     program = folder / "timer"
