@@ -24,6 +24,7 @@ from qcompile.errors import GraphError
 from qcompile.graph import Graph, Op, Stage, live_ops, sorted_ops
 from qcompile.lowering.epilogue import make_epilogue
 from qcompile.lowering.sums import exact_sum, scale_of
+from qcompile.lowering.tables import exp_table, function_table, rounded_codes
 from qcompile.numerics import Requantize, round_half_up
 from qcompile.ops import (
     Affine,
@@ -49,7 +50,6 @@ from qcompile.types import (
 
 MAX_ACCUMULATOR_BITS = 63
 INT64 = IntType(64).range
-EXP_TABLE_ONE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -137,20 +137,11 @@ class _Lowering:
             self._float_pixels(name, kind, spec)
             return
         element, scale = kind.integer, scale_of(self.graph, name)
-        table = np.array(
-            [
-                [
-                    min(max(round_half_up(Fraction(real) / scale), element.low), element.high)
-                    for real in row
-                ]
-                for row in spec.pixel_values().tolist()
-            ]
-        )
+        table = rounded_codes(spec.pixel_values(), scale, element)
         if element.storage == np.uint8 and (table == np.arange(256)).all():
             self.types[name] = kind
             self.codes[name] = name
             return
-        table = table.astype(element.storage)
         data = table[0] if len(table) == 1 else table
         constant = self._constant(f"{name}.table", data, TensorType(data.shape, element))
 
@@ -376,16 +367,7 @@ class _Lowering:
         source = self.graph.types[op.inputs[0]].integer
         scale = scale_of(self.graph, op.inputs[0])
         out_scale = scale_of(self.graph, op.output)
-        codes = np.arange(source.low, source.high + 1)
-        reals = op.function(codes.astype(np.float64) * float(scale))
-        table = [
-            min(
-                max(round_half_up(Fraction(float(real)) / out_scale), kind.integer.low),
-                kind.integer.high,
-            )
-            for real in reals
-        ]
-        data = np.array(table, dtype=kind.integer.storage)
+        data = function_table(op, source, scale, kind.integer, out_scale)
         constant = self._constant(f"{op.name}.table", data, TensorType(data.shape, kind.integer))
         return Lookup(
             name=op.name,
@@ -395,11 +377,6 @@ class _Lowering:
         )
 
     def _softmax(self, op: Softmax, source: str, kind: TensorType) -> Softmax:
-        element = self.graph.types[source].integer
-        scale = float(scale_of(self.graph, source))
-        table = tuple(
-            round_half_up(EXP_TABLE_ONE * math.exp(-difference * scale))
-            for difference in range(element.high - element.low + 1)
-        )
+        table = exp_table(self.graph.types[source].integer, scale_of(self.graph, source))
         assert kind.quantization is not None
         return dataclasses.replace(op, table=table, levels=round(1 / kind.quantization.exact()))

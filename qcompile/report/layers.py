@@ -11,7 +11,7 @@ import numpy as np
 from qcompile.boundary import InputSpec
 from qcompile.feeds import Feed, float_feed, integer_feed
 from qcompile.graph import Graph, Op
-from qcompile.ops import Affine, Conv, ConvTranspose, Lookup, MatMul, SumOp
+from qcompile.ops import Affine, Conv, ConvTranspose, Dequantize, Lookup, MatMul, SumOp
 from qcompile.passes.calibrate import finite_range
 from qcompile.sim.executor import Executor
 from qcompile.types import (
@@ -129,7 +129,9 @@ def measure_fidelity(
     specs: Mapping[str, InputSpec],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Fidelity]:
-    """Compares every tensor that both graphs have, by value name.
+    """Compares every tensor that both graphs have, by value name of the compiled network.
+
+    The codes behind an output (`y.codes`, which become the output `y`) count as the float `y`.
 
     Args:
         float_graph: the network before quantization, whose value names the compiled one keeps.
@@ -143,21 +145,25 @@ def measure_fidelity(
     """
     sums: dict[str, _Sums] = {}
     known = set(float_graph.activations()) - set(float_graph.inputs)
+    origin = {op.inputs[0]: op.output for op in integer_graph.ops if isinstance(op, Dequantize)}
     for op in integer_graph.ops:
         kind = integer_graph.output_type(op)
         comparable = kind.is_float or kind.quantization is not None
-        if op.output in known and comparable and float_graph.types[op.output].shape == kind.shape:
+        if op.output in known:
+            origin[op.output] = op.output
+        name = origin.get(op.output)
+        if name in known and comparable and float_graph.types[name].shape == kind.shape:
             sums[op.output] = _Sums(kind=kind)
     float_executor, integer_executor = Executor(float_graph), Executor(integer_graph)
     for index, feed in enumerate(feeds):
         with np.errstate(all="ignore"):
-            real = float_executor.run(float_feed(feed, specs), taps=tuple(sums))
+            real = float_executor.run(float_feed(feed, specs), taps={origin[name] for name in sums})
         for name in sums:
-            finite_range(float_graph, name, real[name])
+            finite_range(float_graph, origin[name], real[origin[name]])
 
         def compare(name: str, codes: Array, real: Mapping[str, Array] = real) -> None:
             if name in sums:
-                sums[name].add(real[name], codes)
+                sums[name].add(real[origin[name]], codes)
 
         integer_executor.run(integer_feed(feed, integer_graph, specs), observe=compare)
         if progress is not None:
