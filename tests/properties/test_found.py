@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from qcompile.backends.c.verify import FLOAT_LIMIT, relative_difference
 from qcompile.boundary import InputKind, InputSpec
 from qcompile.errors import GraphError
 from qcompile.feeds import float_feed, integer_feed
@@ -245,3 +246,12 @@ def test_products_beyond_64_bits_are_refused_by_name(tmp_path: Path) -> None:
     constants = {"w": weights, "v": np.tile(weights[:, :1], (1, 4, 1, 1))}
     with pytest.raises(GraphError, match=r"second.*64 bits; use fewer --wbits"):
         compiled(tmp_path, [node, second], constants, options)
+
+
+def test_a_mean_in_a_float_island_may_cancel() -> None:
+    """The last bits of the terms are large against a mean of almost nothing."""
+    expected = np.array([8.174351e-07], np.float32)
+    actual = np.array([1.0899136e-06], np.float32)
+    assert relative_difference(expected, actual) > FLOAT_LIMIT
+    assert relative_difference(expected, actual, terms=2.5) < FLOAT_LIMIT
+    assert relative_difference(expected, actual + np.float32(1e-3), terms=2.5) > FLOAT_LIMIT

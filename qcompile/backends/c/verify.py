@@ -19,7 +19,7 @@ from qcompile.backends.c.render import Layout, harness
 from qcompile.backends.c.vectors import has_float_island
 from qcompile.errors import ToolError
 from qcompile.graph import Graph, Op, Stage
-from qcompile.ops import MOVEMENT, Dequantize, Lookup
+from qcompile.ops import MOVEMENT, Add, AveragePool, Dequantize, LinearResize, Lookup, ReduceMean
 from qcompile.sim.compare import Mismatch, compare_runs
 from qcompile.sim.executor import Executor
 from qcompile.types import Array
@@ -31,6 +31,8 @@ FLOAT_LIMIT = 1e-4
 
 Operators of float islands use the compiler's mathematical functions and another order of additions.
 """
+MEANS: tuple[type[Op], ...] = (Add, AveragePool, LinearResize, ReduceMean)
+"""Operators that add up their inputs as they are: the limit is relative to the inputs as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,10 @@ class _Stepwise:
                 continue
             found = {op.output: actual[op.output]}
             if _is_inexact(self.graph, op):
-                relative = _relative_difference(expected[op.output], found[op.output])
+                terms = 0.0
+                if isinstance(op, MEANS):
+                    terms = max(map(_magnitude, given.values()))
+                relative = relative_difference(expected[op.output], found[op.output], terms)
                 self.largest = max(self.largest or 0.0, relative)
                 if relative <= FLOAT_LIMIT:
                     continue
@@ -201,15 +206,23 @@ def _alone(graph: Graph, op: Op) -> Graph:
     )
 
 
-def _relative_difference(expected: Array, actual: Array) -> float:
-    """Largest difference relative to the largest magnitude; infinite for NaN against a number."""
+def _magnitude(values: Array) -> float:
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+
+
+def relative_difference(expected: Array, actual: Array, terms: float = 0.0) -> float:
+    """Largest difference relative to the largest magnitude; infinite for NaN against a number.
+
+    `terms` is the magnitude of what was added up: a sum can cancel to much less than its terms,
+    whose last bits then show.
+    """
     wanted, found = expected.astype(np.float64), actual.astype(np.float64)
     same = (wanted == found) | (np.isnan(wanted) & np.isnan(found))
     if same.all():
         return 0.0
     with np.errstate(invalid="ignore"):
         difference = np.abs(wanted - found)[~same].max()
-    size = max(float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)), 1e-30)
+    size = max(_magnitude(wanted), terms, 1e-30)
     return float(difference) / size if np.isfinite(difference) else float("inf")
 
 
