@@ -1,0 +1,93 @@
+"""One operator of the integer graph as hardware: a chain of blocks under one folding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcompile.graph import Op
+from qcompile.hw.block import Block
+from qcompile.hw.streams import TensorStream
+from qcompile.types import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Parallelism of one operator: `pe` outputs at a time, each of `simd` products a cycle.
+
+    Operators that treat channels one by one have pe = 1 and `simd` channels a cycle.
+    """
+
+    pe: int
+    simd: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The blocks of one operator; the first takes all inputs, each passes on to the next.
+
+    Attributes:
+        op: the operator; its output value is what the last block emits.
+        values: computed inputs, in the order of the first block's ports.
+        blocks: the chain.
+        fold: the parallelism it was built with.
+        demand: for each input, int64 [output pixels]: how many pixels of the input must have
+            arrived before (the last beat of) an output pixel can leave.
+    """
+
+    op: Op
+    values: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    fold: Fold
+    demand: tuple[Array, ...]
+
+    @property
+    def inputs(self) -> tuple[TensorStream, ...]:
+        return tuple(s for s in self.blocks[0].inputs if isinstance(s, TensorStream))
+
+    @property
+    def output(self) -> TensorStream:
+        stream = self.blocks[-1].outputs[0]
+        assert isinstance(stream, TensorStream)
+        return stream
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles of a frame when nothing else limits: those of the slowest block."""
+        return max(block.cycles for block in self.blocks)
+
+    @property
+    def latency(self) -> int:
+        """Clock cycles from the last beat needed to the output beat."""
+        return sum(block.latency for block in self.blocks)
+
+    @property
+    def ram_bits(self) -> int:
+        return sum(block.ram_bits for block in self.blocks)
+
+    @property
+    def multipliers(self) -> int:
+        return sum(block.multipliers for block in self.blocks)
+
+    def compute(self, *tensors: Array) -> Array:
+        """The operator in software, through the blocks: [1, C, H, W] in, [1, C, H, W] out."""
+        pairs = zip(self.inputs, tensors, strict=True)
+        frames: tuple[Array, ...] = tuple(stream.to_beats(tensor) for stream, tensor in pairs)
+        for block in self.blocks:
+            frames = block.compute(*frames)
+        return self.output.from_beats(frames[0])
+
+
+def raster_demand(rows_needed: Array, columns_needed: Array, width: int) -> Array:
+    """`Stage.demand` of an operator that gathers along both axes.
+
+    Args:
+        rows_needed: [H_out] highest input row each output row reads, -1 for none.
+        columns_needed: [W_out] highest input column each output column reads, -1 for none.
+        width: input columns.
+    """
+    rows = np.asarray(rows_needed, dtype=np.int64)[:, None]
+    columns = np.asarray(columns_needed, dtype=np.int64)[None, :]
+    needed = np.where((rows < 0) | (columns < 0), 0, rows * width + columns + 1)
+    return np.maximum.accumulate(needed.reshape(-1))
