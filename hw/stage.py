@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,3 +92,27 @@ def raster_demand(rows_needed: Array, columns_needed: Array, width: int) -> Arra
     columns = np.asarray(columns_needed, dtype=np.int64)[None, :]
     needed = np.where((rows < 0) | (columns < 0), 0, rows * width + columns + 1)
     return np.maximum.accumulate(needed.reshape(-1))
+
+
+@dataclass(frozen=True)
+class Flow:
+    """All stages of a network, in topological order, before FIFOs are sized.
+
+    Attributes:
+        inputs: value name -> what arrives from outside.
+        stages: each writes the value `stage.op.output` and reads `stage.values`.
+        outputs: the values that leave.
+    """
+
+    inputs: Mapping[str, TensorStream]
+    stages: tuple[Stage, ...]
+    outputs: tuple[str, ...]
+
+    def readers(self, value: str) -> tuple[tuple[Stage, int], ...]:
+        """The stages that read a value, with the input port they read it at."""
+        return tuple(
+            (stage, port)
+            for stage in self.stages
+            for port, name in enumerate(stage.values)
+            if name == value
+        )
