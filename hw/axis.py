@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +84,3 @@ def sliding(
 def copying(size: int, sources: Sequence[int]) -> AxisPattern:
     """Position p copies input position sources[p] (outside: padding); sources never descend."""
     return AxisPattern(size, 1, 1, tuple(sources), (0,) * len(sources))
-
-
-def phased(
-    size: int, taps: int, step: int, base: Sequence[int], weights: Sequence[tuple[Fraction, ...]]
-) -> tuple[AxisPattern, tuple[tuple[Fraction, ...], ...]]:
-    """A pattern whose positions take different weights; returns it with the weights of each phase.
-
-    Args:
-        weights: the weights of the taps of each output position; equal ones share a phase.
-    """
-    sets = list(dict.fromkeys(weights))
-    phase = tuple(sets.index(item) for item in weights)
-    return AxisPattern(size, taps, step, tuple(base), phase), tuple(sets)

@@ -29,25 +29,6 @@ _IMPLIED_WIDTHS = {"ternary": "ternary", "binary": "binary", "pow2": "5"}
 """Quantizer -> the width of weights where none is given; for pow2 that of its paper."""
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-100, 2.0**100
 """Scales outside are no normal float32 numbers any more once they are multiplied."""
-_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
-# What C99 reserves, so that `--entry` cannot produce a file that no compiler accepts.
-_RESERVED = frozenset(
-    """
-    auto break case char const continue default do double else enum extern float for goto if
-    inline int long register restrict return short signed sizeof static struct switch
-    typedef union unsigned void volatile while main bool true false class new delete this
-    template namespace operator private protected public virtual try catch throw using
-    """.split()  # noqa: SIM905  a column of words reads better than a list
-)
-# <entry>.h must not stand before a standard header, nor <entry> be one of CMake's own targets.
-_TAKEN = frozenset(
-    """
-    assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign
-    stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string tgmath threads time
-    uchar wchar wctype features alloca memory strings unistd test all clean help install package
-    package_source edit_cache rebuild_cache preinstall list_install_components
-    """.split()  # noqa: SIM905
-)
 
 
 class Target(enum.Enum):
@@ -317,19 +298,6 @@ def check_quantizer(name: str, what: str) -> None:
     """
     if name not in QUANTIZERS:
         raise UsageError(f"{what}: '{name}' is no quantizer; use one of {', '.join(QUANTIZERS)}")
-
-
-def check_entry(name: str) -> None:
-    """
-    Raises:
-        UsageError: `name` cannot be a C name.
-    """
-    if not _IDENTIFIER.fullmatch(name) or name in _RESERVED:
-        raise UsageError(f"--entry: '{name[:80]}' is no usable C name; use letters, digits and _")
-    if name.lower() in _TAKEN:
-        raise UsageError(
-            f"--entry: '{name}' is the name of a standard header or build target; use another one"
-        )
 
 
 def parse_target(text: str) -> Target:
