@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qcompile.errors import GateError, QCompileError, UsageError, VerificationError
+from qcompile.hdl_options import FifoPolicy
 from qcompile.options import (
     QUANTIZERS,
     InputChoice,
@@ -24,6 +25,7 @@ from qcompile.options import (
     parse_numbers,
     parse_target,
 )
+from qcompile.progress import ProgressBars
 
 if TYPE_CHECKING:
     from qcompile.options import CompileOptions
@@ -66,13 +68,26 @@ def _print_passes(context: click.Context, _: click.Parameter, value: bool) -> No
         context.exit()
 
 
+def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from qcompile.devices import DEVICES
+
+        for name, device in DEVICES.items():
+            click.echo(f"{name:12} {device}")
+        context.exit()
+
+
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 2 bad input, usage or unsupported operator, 3 verification found a "
     "difference, 4 a gate was not met.",
 )
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
-@click.option("--target", metavar="c|sim", help="C program, or the network for the simulator.  [c]")
+@click.option(
+    "--target",
+    metavar="c|hdl|sim",
+    help="C program, accelerator for FPGAs, or the network for the simulator.  [c]",
+)
 @click.option(
     "--wbits",
     metavar="BITS",
@@ -131,7 +146,10 @@ def _print_passes(context: click.Context, _: click.Parameter, value: bool) -> No
     help="TOML file with options and formats of single layers (a written plan.toml, too).",
 )
 @click.option(
-    "--verify", is_flag=True, default=None, help="Build the C and compare it with the simulator."
+    "--verify",
+    is_flag=True,
+    default=None,
+    help="Run what was written (the C, the accelerator) and compare it with the simulator.",
 )
 @click.option(
     "--dump-ir",
@@ -142,12 +160,35 @@ def _print_passes(context: click.Context, _: click.Parameter, value: bool) -> No
 @click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="Another copy of report.json."
 )
-@click.option("--entry", metavar="NAME", help="Prefix of the C names.  [model]")
+@click.option("--entry", metavar="NAME", help="Prefix of the names written.  [model]")
 @click.option(
     "--separate-weights",
     is_flag=True,
     default=None,
     help="Put the packed weights into a header of their own.",
+)
+@click.option("--device", metavar="NAME", help="FPGA to build for (hdl), see --list-devices.")
+@click.option("--clock", type=float, metavar="MHZ", help="Clock to plan for (hdl).  [100]")
+@click.option("--target-fps", type=float, metavar="N", help="Frames a second to reach (hdl).")
+@click.option(
+    "--multipliers", type=int, metavar="N", help="Use at most N hardware multipliers (hdl)."
+)
+@click.option(
+    "--fold",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Parallelism of each operator (hdl), in place of the one that would be chosen.",
+)
+@click.option(
+    "--fifos",
+    type=_values(FifoPolicy),
+    help="FIFOs for full rate, or as small as can be (hdl).  [rate]",
+)
+@click.option(
+    "--synth",
+    is_flag=True,
+    default=None,
+    help="Synthesise what was written for --device and report area and clock (hdl).",
 )
 @click.option("--seed", type=int, help="Of everything that is drawn at random.  [0]")
 @click.option(
@@ -172,6 +213,14 @@ def _print_passes(context: click.Context, _: click.Parameter, value: bool) -> No
     help="List the ONNX operators that can be imported.",
 )
 @click.option(
+    "--list-devices",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_devices,
+    help="List the FPGAs for --device.",
+)
+@click.option(
     "--version",
     is_flag=True,
     is_eager=True,
@@ -180,10 +229,10 @@ def _print_passes(context: click.Context, _: click.Parameter, value: bool) -> No
     help="Show the version.",
 )
 def command(model: Path, **given: Any) -> None:
-    """Compile a trained ONNX segmentation network to bit-exact integer C.
+    """Compile a trained ONNX segmentation network to bit-exact integer C or hardware.
 
-    Reads MODEL.onnx, quantises it, writes C code (or a file for the simulator) with a report into
-    the output folder, and prints a table of all layers.
+    Reads MODEL.onnx, quantises it, writes C code (or an accelerator, or a file for the simulator)
+    with a report into the output folder, and prints a table of all layers.
     """
     options = _options(given)
     _start_logging(options.verbosity)
@@ -216,6 +265,7 @@ def _options(given: dict[str, Any]) -> CompileOptions:
         "input_kind": InputChoice,
         "output_kind": OutputKind,
         "range_method": RangeMethod,
+        "fifos": FifoPolicy,
     }
     for name, convert in converters.items():
         if flags[name] is not None:
@@ -251,6 +301,8 @@ def _check_places(model: Path, folder: Path, options: CompileOptions) -> None:
             Path(place).exists() for place in (text, text.rpartition(":")[0] or text)
         ):
             raise UsageError(f"{flag} {text}: no such file or folder")
+    if options.fold is not None and not options.fold.is_file():
+        raise UsageError(f"--fold {options.fold}: no such file; give a TOML file")
     if options.report is not None and options.report.is_dir():
         raise UsageError(f"--report {options.report}: is a folder; give the name of a file")
     if options.dump_ir is not None and options.dump_ir.exists() and not options.dump_ir.is_dir():
@@ -261,7 +313,7 @@ def _compile(model: Path, options: CompileOptions) -> CompileResult:
     from qcompile.output import write_files
     from qcompile.pipeline import compile_model
 
-    with _Bars(shown=options.verbosity >= 0) as bars, warnings.catch_warnings():
+    with ProgressBars(shown=options.verbosity >= 0) as bars, warnings.catch_warnings():
         # Of numpy; what matters of it is an error or a number in the report.
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
@@ -286,11 +338,11 @@ def _write(folder: Path, result: CompileResult, model: Path) -> None:
 def _check_gates(result: CompileResult) -> None:
     """
     Raises:
-        VerificationError: C and simulator differ.
+        VerificationError: what was written and the simulator differ.
         GateError: Dice is too low, or too much lower than that of the float network.
     """
     if result.verified is False:
-        raise VerificationError("C and simulator differ; see the report")
+        raise VerificationError("what was written and the simulator differ; see the report")
     options, totals = result.options, result.report.totals
     measured, difference = totals.dice_quantized, totals.dice_difference
     if options.min_dice is not None and (measured is None or measured < options.min_dice):

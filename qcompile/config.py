@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcompile.errors import UsageError
+from qcompile.hdl_options import HDL_DEFAULTS, FifoPolicy
 from qcompile.options import (
     CompileOptions,
     InputChoice,
     LayerOverride,
     OutputKind,
     RangeMethod,
+    Target,
     parse_numbers,
     parse_target,
 )
@@ -31,11 +33,11 @@ if TYPE_CHECKING:
 
 MAX_CONFIG_BYTES = 16 << 20
 
-_PATHS = ("calib", "data", "output", "dump_ir", "report")
+_PATHS = ("calib", "data", "output", "dump_ir", "report", "fold")
 _WIDTHS = ("wbits", "abits", "first_last_bits")
 _NUMBERS = ("input_scale", "input_mean", "input_std")
-_INTEGERS = ("calib_images", "seed", "workers")
-_FLOATS = ("metric_threshold", "min_dice", "max_dice_drop", "prune")
+_INTEGERS = ("calib_images", "seed", "workers", "multipliers")
+_FLOATS = ("metric_threshold", "min_dice", "max_dice_drop", "prune", "clock", "target_fps")
 OPTION_KEYS = (
     "target",
     *_WIDTHS,
@@ -49,6 +51,9 @@ OPTION_KEYS = (
     "entry",
     "separate_weights",
     "verify",
+    "device",
+    "fifos",
+    "synth",
     *_INTEGERS,
     *_FLOATS,
     *_PATHS,
@@ -76,6 +81,8 @@ PLAN_KEYS = (
     "seed",
 )
 """The options that decide what is emitted: a plan writes these, and no paths."""
+HDL_KEYS = ("device", "clock", "target_fps", "multipliers", "fifos")
+"""Those that decide what accelerator is emitted."""
 
 
 def load_config(path: Path) -> dict[str, Any]:
@@ -114,7 +121,21 @@ def resolve(flags: Mapping[str, Any]) -> CompileOptions:
         base = load_config(given["config"])
         if "input_shapes" in base and "input_shapes" in given:
             given["input_shapes"] = {**base["input_shapes"], **given["input_shapes"]}
+        base = _without_contradictions(base, given)
     return CompileOptions(**{**base, **given})
+
+
+def _without_contradictions(base: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a file without those that flags make void: the plan of an accelerator also
+    serves for another target, and a folding or a rate given by a flag replaces that of the file."""
+    void: set[str] = set()
+    if given.get("target", Target.HDL) is not Target.HDL and base.get("target") is Target.HDL:
+        void.update(HDL_DEFAULTS)
+    if "fold" in given:
+        void.update(("target_fps", "multipliers"))
+    elif "target_fps" in given or "multipliers" in given:
+        void.add("fold")
+    return {name: value for name, value in base.items() if name not in void}
 
 
 def plan_text(
@@ -157,8 +178,11 @@ def plan_text(
 def options_table(options: CompileOptions) -> dict[str, Any]:
     """The options that decide what is emitted, as plain values (also for the report)."""
     result: dict[str, Any] = {}
-    for key in PLAN_KEYS:
+    keys = PLAN_KEYS if options.target is not Target.HDL else (*PLAN_KEYS, *HDL_KEYS)
+    for key in keys:
         value = getattr(options, key)
+        if value is None:
+            continue
         if hasattr(value, "value"):
             value = value.value
         elif isinstance(value, tuple):
@@ -224,6 +248,7 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
         ("input_kind", InputChoice),
         ("output_kind", OutputKind),
         ("range_method", RangeMethod),
+        ("fifos", FifoPolicy),
     ):
         if key == name:
             allowed = [item.value for item in kind]
@@ -235,7 +260,7 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
         if len(keys) != 2:
             raise UsageError(f"{where}: needs two keys, those of the images and of the labels")
         return keys
-    if key in ("verify", "separate_weights"):
+    if key in ("verify", "separate_weights", "synth"):
         return _boolean(value, where)
     if key in _INTEGERS:
         return _integer(value, where)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qcompile.entry_name import check_entry
 from qcompile.errors import UsageError
+from qcompile.hdl_options import FifoPolicy, check_hdl
 
 if TYPE_CHECKING:
     from qcompile.plan import Format, Quantizer
@@ -32,9 +33,10 @@ SMALLEST_SCALE, LARGEST_SCALE = 2.0**-100, 2.0**100
 
 
 class Target(enum.Enum):
-    """What is written: a C program, or the integer network for the simulator."""
+    """What is written: a C program, an accelerator, or the integer network for the simulator."""
 
     C = "c"
+    HDL = "hdl"
     SIM = "sim"
 
 
@@ -71,6 +73,7 @@ _CHOICES: Mapping[str, type[enum.Enum]] = {
     "input_kind": InputChoice,
     "output_kind": OutputKind,
     "range_method": RangeMethod,
+    "fifos": FifoPolicy,
 }
 
 
@@ -157,7 +160,9 @@ class CompileOptions:
     """The resolved options of one compilation. Scalars and per-channel lists are tuples.
 
     An empty `wbits` becomes the width that `quantizer` implies: ternary or binary for those two,
-    5 for pow2, else 8.
+    5 for pow2, else 8. Those from `device` to `synth` are for the target HDL: `clock` in MHz,
+    `target_fps` frames a second to reach, `multipliers` the most hardware multipliers to use,
+    `fold` a file with the folding of each operator.
     """
 
     target: Target = Target.C
@@ -187,6 +192,13 @@ class CompileOptions:
     report: Path | None = None
     entry: str = "model"
     separate_weights: bool = False
+    device: str | None = None
+    clock: float = 100.0
+    target_fps: float | None = None
+    multipliers: int | None = None
+    fold: Path | None = None
+    fifos: FifoPolicy = FifoPolicy.RATE
+    synth: bool = False
     seed: int = 0
     workers: int = 0
     verbosity: int = 0
@@ -226,7 +238,8 @@ class CompileOptions:
                     f"--input-shape {name}: {list(shape)} is no shape; "
                     f"use sizes from 1 to {MAX_DIMENSION}, batch first"
                 )
-        check_entry(self.entry)
+        check_entry(self.entry, hdl=self.target is Target.HDL)
+        check_hdl(self)
         if self.data is None and (self.min_dice is not None or self.max_dice_drop is not None):
             raise UsageError("--min-dice and --max-dice-drop need --data to measure Dice on")
 
@@ -240,7 +253,7 @@ class CompileOptions:
             value = getattr(self, name)
             if isinstance(value, int | Path) and not isinstance(value, bool):
                 object.__setattr__(self, name, str(value))
-        for name in ("output", "config", "dump_ir", "report"):
+        for name in ("output", "config", "dump_ir", "report", "fold"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
         for name in ("input_scale", "input_mean", "input_std"):
@@ -303,14 +316,12 @@ def check_quantizer(name: str, what: str) -> None:
 def parse_target(text: str) -> Target:
     """
     Raises:
-        UsageError: the target is unknown, or not in this version.
+        UsageError: the target is unknown.
     """
-    if text == "hdl":
-        raise UsageError("--target: hdl is not available in this version; use c or sim")
     try:
         return Target(text)
     except ValueError:
-        raise UsageError(f"--target: '{text}' is no target; use c or sim") from None
+        raise UsageError(f"--target: '{text}' is no target; use c, hdl or sim") from None
 
 
 def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:

@@ -23,7 +23,8 @@ FLAGS = (
     "--target --wbits --abits --quantizer --first-last-bits --output --calib --input-shape "
     "--input-scale --input-mean --input-std --data --metric-threshold --min-dice --max-dice-drop "
     "--prune --config --verify --dump-ir --list-passes --list-ops --report --entry --seed "
-    "--verbose --quiet --version --output-kind --data-keys"
+    "--verbose --quiet --version --output-kind --data-keys --device --clock --target-fps "
+    "--multipliers --fold --fifos --synth --list-devices"
 )
 
 
@@ -113,6 +114,8 @@ def test_version_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
     wanted = ["fold-affine", "prune-filters", "calibrate", "lower-to-integer", "plan-buffers"]
     assert [name for name in names if name in wanted] == wanted
     assert all(re.fullmatch("[a-z]+(-[a-z]+)*", name) for name in names)
+    assert run(["--list-devices"]) == 0
+    assert "ecp5-85k     LFE5U-85F-6, 83640 LUT4, 208 x 18 Kbit" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,6 @@ def test_version_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "Missing argument"),
         (["none.onnx"], "no such file"),
-        (["{model}", "--target", "hdl"], "hdl is not available in this version; use c or sim"),
         (["{model}", "--target", "rtl"], "'rtl' is no target"),
         (["{model}", "--wbits", "9"], "--wbits: '9' is no width"),
         (["{model}", "--abits", "x"], "--abits: 'x' is no width"),
@@ -148,6 +150,10 @@ def test_version_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
         (["{model}", "--data", "/dev/zero"], "is not a regular file"),
         (["{model}", "--entry", "string"], "standard header or build target"),
         (["{model}", "--quantizer", "ternary", "--wbits", "4"], "contradictory"),
+        (["{model}", "--device", "ecp5-85k"], "--device: is for --target hdl only"),
+        (["{model}", "--target", "hdl", "--device", "ecp5"], "'ecp5' is unknown; did you mean"),
+        (["{model}", "--target", "hdl", "--fold", "none.toml"], "--fold none.toml: no such file"),
+        (["{model}", "--target", "hdl", "--synth"], "--synth: needs --device"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

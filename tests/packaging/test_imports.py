@@ -14,7 +14,7 @@ PACKAGE = ROOT / "qcompile"
 LAYERS = (
     {"errors", "types", "numerics"},
     {"graph"},
-    {"ops", "plan", "boundary", "options"},
+    {"ops", "plan", "boundary", "options", "hdl_options", "entry_name", "devices"},
     {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
     | {"printer", "verifier", "verify_integer"},
     {"backends"},
@@ -30,7 +30,7 @@ LAYERS = (
         "output",
         "targets",
     },
-    {"cli"},
+    {"cli", "progress"},
 )
 """From the ground up: a module imports from its own layer and from those before it."""
 

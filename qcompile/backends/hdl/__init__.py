@@ -1,0 +1,1 @@
+"""The HDL target: from the integer graph to a streaming accelerator."""
