@@ -176,10 +176,12 @@ class FifoComponent(wiring.Component):
         """A ring; returns the word at its read end, with a clocked port that of the last `read`.
 
         It never reads the word that it writes: there is no read when it is empty, no write when it
-        is full.
+        is full. The attribute tells Yosys, which would add a bypass.
         """
         words = self._block.words
-        m.submodules.memory = memory = Memory(shape=self._block.width, depth=words, init=[])
+        m.submodules.memory = memory = Memory(
+            shape=self._block.width, depth=words, init=[], attrs={"no_rw_check": 1}
+        )
         write_port = memory.write_port()
         read_port = memory.read_port(domain=domain)
         m.d.comb += [write_port.en.eq(write), write_port.data.eq(item)]

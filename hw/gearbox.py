@@ -193,9 +193,9 @@ class RingGearbox(GearboxComponent):
         with m.If(self.o0.ready):
             m.d.sync += self.o0.valid.eq(0)
         with m.If(take):
-            m.d.sync += [
-                output.eq(ring.word_select(source, bits)),
-                self.o0.valid.eq(1),
-                source.eq(Mux(source == p - 1, 0, source + 1)),
-            ]
+            m.d.sync += [self.o0.valid.eq(1), source.eq(Mux(source == p - 1, 0, source + 1))]
+            with m.Switch(source):  # a part select would multiply by the number of bits
+                for part in range(p):
+                    with m.Case(part):
+                        m.d.sync += output.eq(ring[part * bits : (part + 1) * bits])
         return m
