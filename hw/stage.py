@@ -26,13 +26,14 @@ class Fold:
 
 @dataclass(frozen=True)
 class Stage:
-    """The blocks of one operator; the first takes all inputs, each passes on to the next.
+    """The blocks of one operator: feeders, then a chain whose first block takes all inputs.
 
     Attributes:
         op: the operator; its output value is what the last block emits.
         values: computed inputs, in the order of the first block's ports.
         blocks: the chain.
         fold: the parallelism it was built with.
+        feeders: for each input the blocks it passes first (broadcasting); empty if none does.
         demand: for each input, int64 [output pixels]: how many pixels of the input must have
             arrived before (the last beat of) an output pixel can leave.
     """
@@ -42,10 +43,20 @@ class Stage:
     blocks: tuple[Block, ...]
     fold: Fold
     demand: tuple[Array, ...]
+    feeders: tuple[tuple[Block, ...], ...] = ()
+
+    @property
+    def all_blocks(self) -> tuple[Block, ...]:
+        return (*(block for chain in self.feeders for block in chain), *self.blocks)
 
     @property
     def inputs(self) -> tuple[TensorStream, ...]:
-        return tuple(s for s in self.blocks[0].inputs if isinstance(s, TensorStream))
+        """What arrives for each of `values`."""
+        result = list(self.blocks[0].inputs)
+        for port, chain in enumerate(self.feeders):
+            if chain:
+                result[port] = chain[0].inputs[0]
+        return tuple(s for s in result if isinstance(s, TensorStream))
 
     @property
     def output(self) -> TensorStream:
@@ -56,7 +67,7 @@ class Stage:
     @property
     def cycles(self) -> int:
         """Clock cycles of a frame when nothing else limits: those of the slowest block."""
-        return max(block.cycles for block in self.blocks)
+        return max(block.cycles for block in self.all_blocks)
 
     @property
     def latency(self) -> int:
@@ -65,16 +76,20 @@ class Stage:
 
     @property
     def ram_bits(self) -> int:
-        return sum(block.ram_bits for block in self.blocks)
+        return sum(block.ram_bits for block in self.all_blocks)
 
     @property
     def multipliers(self) -> int:
-        return sum(block.multipliers for block in self.blocks)
+        return sum(block.multipliers for block in self.all_blocks)
 
     def compute(self, *tensors: Array) -> Array:
         """The operator in software, through the blocks: [1, C, H, W] in, [1, C, H, W] out."""
         pairs = zip(self.inputs, tensors, strict=True)
         frames: tuple[Array, ...] = tuple(stream.to_beats(tensor) for stream, tensor in pairs)
+        for port, chain in enumerate(self.feeders):
+            for block in chain:
+                (fed,) = block.compute(frames[port])
+                frames = (*frames[:port], fed, *frames[port + 1 :])
         for block in self.blocks:
             frames = block.compute(*frames)
         return self.output.from_beats(frames[0])

@@ -1,0 +1,126 @@
+"""Stages and FIFO depths become a design: every fork, FIFO and width change explicit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qcompile.backends.c.names import identifier
+from qcompile.hw.block import Block
+from qcompile.hw.design import Design, Node
+from qcompile.hw.fifo import Fifo
+from qcompile.hw.fork import Fork
+from qcompile.hw.gearbox import Gearbox
+from qcompile.hw.stage import Flow, Stage
+from qcompile.hw.streams import Stream, TensorStream
+from qcompile.passes.size_fifos import Edge
+
+LONGEST_NAME = 32
+
+
+def assemble(
+    flow: Flow, depths: Mapping[Edge, int], name: str, aliases: Mapping[str, str] | None = None
+) -> Design:
+    """The design of a network.
+
+    Each value runs: writer -> fork (if several read it) -> FIFO (where `depths` asks for one) ->
+    gearbox (if the reader wants another number of lanes) -> reader.
+
+    Args:
+        flow: the stages.
+        depths: beats of the FIFO of each edge, 0 or no entry for none.
+        name: module name.
+        aliases: values that another value's channel carries.
+    """
+    builder = _Builder(depths)
+    for value, stream in flow.inputs.items():
+        builder.offer(value, value, stream, flow)
+    for index, stage in enumerate(flow.stages):
+        builder.place(stage, index, flow)
+    outputs = {}
+    for value in flow.outputs:
+        channel = builder.route(value, "", 0, None)
+        stream = builder.streams[channel]
+        assert isinstance(stream, TensorStream)
+        outputs[channel] = stream
+    taps = dict(builder.taps)
+    for value, carrier in (aliases or {}).items():
+        if carrier in taps:
+            taps[value] = taps[carrier]
+    return Design(name, dict(flow.inputs), outputs, tuple(builder.nodes), taps)
+
+
+@dataclass
+class _Builder:
+    """The design so far. `branches` has, by edge, the channel that the fork made for it."""
+
+    depths: Mapping[Edge, int]
+    nodes: list[Node] = field(default_factory=list)
+    streams: dict[str, Stream] = field(default_factory=dict)
+    taps: dict[str, str] = field(default_factory=dict)
+    branches: dict[Edge, str] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+
+    def fresh(self, wanted: str) -> str:
+        """A Verilog identifier that no node has yet."""
+        name, count = wanted, 1
+        while name in self.names:
+            count += 1
+            name = f"{wanted}_{count}"
+        self.names.add(name)
+        return name
+
+    def add(self, name: str, block: Block, *inputs: str) -> tuple[str, ...]:
+        """Places a block; returns the channels it writes."""
+        name = self.fresh(name)
+        count = len(block.outputs)
+        outputs = (name,) if count == 1 else tuple(f"{name}.{port}" for port in range(count))
+        self.nodes.append(Node(name, block, inputs, outputs))
+        self.streams.update(zip(outputs, block.outputs, strict=True))
+        return outputs
+
+    def offer(self, value: str, channel: str, stream: Stream, flow: Flow) -> None:
+        """A value exists from now on: gives each of its readers a branch."""
+        self.streams[channel] = stream
+        self.taps[value] = channel
+        edges = [Edge(value, stage.op.name, port) for stage, port in flow.readers(value)]
+        if value in flow.outputs:
+            edges.append(Edge(value, "", 0))
+        branches = (channel,)
+        if len(edges) > 1:
+            base = identifier(value, LONGEST_NAME) or "value"
+            branches = self.add(f"{base}_fork", Fork(stream, len(edges)), channel)
+        self.branches.update(zip(edges, branches, strict=False))
+
+    def route(self, value: str, reader: str, port: int, wanted: TensorStream | None) -> str:
+        """The channel at which a reader finds a value, behind its FIFO and gearbox."""
+        edge = Edge(value, reader, port)
+        channel = self.branches[edge]
+        base = f"{identifier(value, LONGEST_NAME) or 'value'}"
+        depth = self.depths.get(edge, 0)
+        if depth:
+            (channel,) = self.add(f"{base}_fifo", Fifo(self.streams[channel], depth), channel)
+        stream = self.streams[channel]
+        assert isinstance(stream, TensorStream)
+        if wanted is not None and wanted.lanes != stream.lanes:
+            (channel,) = self.add(f"{base}_gearbox", Gearbox(stream, wanted.lanes), channel)
+        return channel
+
+    def place(self, stage: Stage, index: int, flow: Flow) -> None:
+        """The blocks of a stage."""
+        base = f"l{index:02d}_{identifier(stage.op.name, LONGEST_NAME)}".rstrip("_")
+        channels = [
+            self.route(value, stage.op.name, port, stage.inputs[port])
+            for port, value in enumerate(stage.values)
+        ]
+        for port, chain in enumerate(stage.feeders):
+            for block in chain:
+                (channels[port],) = self.add(f"{base}_{_stem(block)}", block, channels[port])
+        for block in stage.blocks:
+            channels = list(self.add(f"{base}_{_stem(block)}", block, *channels))
+        self.offer(stage.op.output, channels[0], self.streams[channels[0]], flow)
+
+
+def _stem(block: Block) -> str:
+    """`matrix_vector` for a MatrixVector: the name of its file."""
+    return type(block).__module__.rsplit(".", 1)[1]
