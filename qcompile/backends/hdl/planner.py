@@ -40,6 +40,7 @@ def tensor_stream(kind: TensorType, lanes: int) -> TensorStream:
 
 
 def channels_of(kind: TensorType) -> int:
+    """Channels of the tensor as a stream."""
     return 1 if kind.rank == 3 else kind.shape[1]
 
 
@@ -54,4 +55,5 @@ def lanes_to_serialise(parallel: int, cycles: int) -> int:
 
 
 def refuse(op: Op, reason: str, advice: str) -> Unsupported:
+    """What `check` reports of an operator."""
     return Unsupported(op.kind, op.name, reason, advice)

@@ -63,7 +63,7 @@ class MaxPoolPlanner:
 
 
 class TapPlanner:
-    """AveragePool and LinearResize: integer weights that depend on the position, not the channel."""
+    """AveragePool and LinearResize: integer weights of the position, the same for all channels."""
 
     def refusal(self, graph: Graph, op: Op) -> Unsupported | None:
         if isinstance(op, LinearResize):
