@@ -19,7 +19,7 @@ class Device:
 
     Attributes:
         name: what `--device` takes.
-        family: 'ecp5', 'ice40', 'xc7', 'xcup' or 'gowin': chooses the synthesis command.
+        family: 'ecp5', 'ice40', 'xc7' or 'xcup': chooses the synthesis command.
         part: the vendor's name of the part, without package and speed grade.
         package: the one that placement and routing is run for.
         speed: the speed grade that timing is given for.
@@ -159,26 +159,6 @@ def _amd(
     )
 
 
-_GW2A_18 = Device(
-    # Gowin DS102.
-    name="gw2a-18",
-    family="gowin",
-    part="GW2A-18",
-    package="PBGA256",
-    speed="8",
-    luts=20736,
-    lut_inputs=4,
-    ffs=15552,
-    ram_blocks=46,
-    ram_block_bits=18432,
-    ram_block_widths=(1, 2, 4, 9, 18, 36),
-    lut_ram_bits=41472,
-    multipliers=48,
-    multiplier_a_bits=18,
-    multiplier_b_bits=18,
-    router=None,
-)
-
 DEVICES: Mapping[str, Device] = MappingProxyType(
     {
         device.name: device
@@ -188,7 +168,6 @@ DEVICES: Mapping[str, Device] = MappingProxyType(
             _ecp5(85, 83640, 208, 669, 156),
             _ice40("ice40-hx8k", "iCE40HX8K", "ct256", 7680, 32, 0, 0),
             _ice40("ice40-up5k", "iCE40UP5K", "sg48", 5280, 30, 8, 4 * 262144),
-            _GW2A_18,
             _amd("xc7z010", "xc7", "clg400", 17600, 60, 80),
             _amd("xc7z020", "xc7", "clg400", 53200, 140, 220),
             _amd("xczu3eg", "xcup", "sbva484", 70560, 216, 360),
