@@ -14,6 +14,7 @@ from qcompile.config import options_table
 from qcompile.evaluate import Evaluation
 from qcompile.graph import Graph
 from qcompile.options import CompileOptions
+from qcompile.report.hardware import HardwareReport
 from qcompile.report.layers import LayerRow
 from qcompile.report.metrics import ClassScore
 
@@ -85,6 +86,7 @@ class Report:
         verified: whether C and simulator agreed; None if not asked for.
         evaluation: Dice in detail, None without --data.
         details: further facts, e.g. the largest difference in a float island.
+        hardware: of an accelerator; None for other targets.
     """
 
     version: str
@@ -101,6 +103,7 @@ class Report:
     verified: bool | None = None
     warnings: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    hardware: HardwareReport | None = None
 
     def to_json(self) -> str:
         """The text of `report.json`."""
@@ -125,6 +128,7 @@ class Report:
             "totals": _totals(self.totals),
             "dice": None if self.evaluation is None else _dice(self.evaluation),
             "layers": [_layer(row) for row in self.layers],
+            "hardware": None if self.hardware is None else self.hardware.to_dict(),
             "details": dict(self.details),
         }
 
@@ -146,6 +150,7 @@ def build_report(
     verified: bool | None = None,
     warnings: tuple[str, ...] = (),
     details: Mapping[str, Any] | None = None,
+    hardware: HardwareReport | None = None,
 ) -> Report:
     """Puts the totals together; arguments as the attributes of `Report` and `Totals`."""
     parameters = sum(int(data.size) for data in float_graph.constants.values())
@@ -177,6 +182,7 @@ def build_report(
         verified=verified,
         warnings=warnings,
         details=dict(details or {}),
+        hardware=hardware,
     )
 
 

@@ -7,6 +7,13 @@ from collections.abc import Iterable, Sequence
 from qcompile.config import option_text
 from qcompile.report.columns import COLUMNS, safe_name
 from qcompile.report.document import Report
+from qcompile.report.hardware import (
+    HARDWARE_HEAD,
+    RESOURCES_HEAD,
+    hardware_lines,
+    hardware_rows,
+    resource_rows,
+)
 from qcompile.report.summary import (
     DICE_HEAD,
     calibration_text,
@@ -51,6 +58,17 @@ def to_markdown(report: Report) -> str:
         "the range. SQNR in dB and cosine against the float network. Max LSB: largest error in "
         "steps of the output."
     )
+    if report.hardware is not None:
+        parts.append("## Hardware")
+        parts.append(_table(("what", "how much"), hardware_lines(report.hardware)))
+        if report.hardware.resources:
+            parts.append(_table(RESOURCES_HEAD, resource_rows(report.hardware.resources)))
+        parts.append(
+            _table(
+                HARDWARE_HEAD,
+                ((safe_name(row[0]), *row[1:]) for row in hardware_rows(report.hardware)),
+            )
+        )
     parts.append("## Options")
     parts.append(
         _table(

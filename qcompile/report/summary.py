@@ -68,9 +68,12 @@ def dice_rows(report: Report) -> list[tuple[str, ...]]:
     return rows
 
 
+_TARGETS = {"c": "C", "hdl": "hardware"}
+
+
 def verification_text(report: Report) -> str:
     """One line on `--verify`."""
-    what = "C" if report.options.get("target") == "c" else "the network file"
+    what = _TARGETS.get(str(report.options.get("target")), "the network file")
     if report.verified is None:
         return f"not verified (--verify compares {what} with the simulator)"
     if not report.verified:

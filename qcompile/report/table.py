@@ -11,6 +11,14 @@ from rich.text import Text
 
 from qcompile.report.columns import COLUMNS, safe_name
 from qcompile.report.document import Report
+from qcompile.report.hardware import (
+    HARDWARE_HEAD,
+    RESOURCES_HEAD,
+    HardwareReport,
+    hardware_lines,
+    hardware_rows,
+    resource_rows,
+)
 from qcompile.report.summary import (
     DICE_HEAD,
     calibration_text,
@@ -47,11 +55,13 @@ def print_report(report: Report, stream: TextIO, width: int | None = None) -> No
 def _print(report: Report, console: Console) -> None:
     console.print(_layers(report, console.width))
     console.print()
-    console.print(_totals(report))
+    console.print(_pairs(totals_lines(report.totals)))
+    if report.hardware is not None:
+        _print_hardware(report.hardware, console)
     rows = dice_rows(report)
     if rows:
         console.print()
-        console.print(_dice(rows))
+        console.print(_numbers(DICE_HEAD, rows))
     console.print()
     console.print(Text(calibration_text(report)))
     console.print(Text(verification_text(report)))
@@ -78,19 +88,30 @@ def _layers(report: Report, width: int) -> Table:
     return table
 
 
-def _totals(report: Report) -> Table:
+def _print_hardware(hardware: HardwareReport, console: Console) -> None:
+    console.print()
+    rows = [(safe_name(row[0], 34), *row[1:]) for row in hardware_rows(hardware)]
+    console.print(_numbers(HARDWARE_HEAD, rows))
+    console.print()
+    console.print(_pairs(hardware_lines(hardware)))
+    if hardware.resources:
+        console.print()
+        console.print(_numbers(RESOURCES_HEAD, resource_rows(hardware.resources)))
+
+
+def _pairs(lines: list[tuple[str, str]]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column()
-    for what, value in totals_lines(report.totals):
+    for what, value in lines:
         table.add_row(what, value)
     return table
 
 
-def _dice(rows: list[tuple[str, ...]]) -> Table:
+def _numbers(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for index, title in enumerate(DICE_HEAD):
+    for index, title in enumerate(head):
         table.add_column(title, justify="right" if index else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))
     return table
