@@ -1,0 +1,95 @@
+"""Weights that pass by in the order in which beats arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Array, Const, Module, Mux, Signal, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.data import ArrayLayout
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+LOGIC_WORDS = 32
+"""A ROM of at most so many words is logic: one or two look-up tables for each bit."""
+
+
+class WeightRom(wiring.Component):
+    """One word of every row for each accepted beat; a pixel has `period` beats.
+
+    A pixel of phase p reads words p * period .. (p + 1) * period - 1 of each row, one for each
+    beat. The address is a counter over the pixel; with several phases, a register adds the base of
+    the phase. Small ROMs are logic, large ones block RAM with a register behind.
+
+    Ports:
+        accept: a beat is taken in this cycle.
+        row_phase, column_phase: of the beat; p = row_phase * column_phases + column_phase.
+        words: the words of the beat that was accepted `delay` cycles ago.
+    """
+
+    def __init__(
+        self, rows: Sequence[Sequence[int]], width: int, row_phases: int, column_phases: int
+    ) -> None:
+        self._rows = rows
+        self._width = width
+        self._depth = len(rows[0])
+        self._phases = (row_phases, column_phases)
+        self._period, rest = divmod(self._depth, row_phases * column_phases)
+        if rest or not self._period or any(len(row) != self._depth for row in rows):
+            raise ValueError("every row has the same number of words for each phase")
+        super().__init__(
+            {
+                "accept": In(1),
+                "row_phase": In(unsigned((row_phases - 1).bit_length())),
+                "column_phase": In(unsigned((column_phases - 1).bit_length())),
+                "words": Out(ArrayLayout(unsigned(width), len(rows))),
+            }
+        )
+
+    @staticmethod
+    def rom_delay(depth: int, phases: int) -> int:
+        """Cycles from accepting a beat to its words."""
+        return 1 + (phases > 1) + (depth > LOGIC_WORDS)
+
+    @staticmethod
+    def ram_bits(rows: int, width: int, depth: int) -> int:
+        return rows * width * depth if depth > LOGIC_WORDS else 0
+
+    @property
+    def delay(self) -> int:
+        return self.rom_delay(self._depth, self._phases[0] * self._phases[1])
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        beat = Signal(range(self._period))
+        with m.If(self.accept):
+            m.d.sync += beat.eq(Mux(beat == self._period - 1, 0, beat + 1))
+        address = beat
+        if self._depth > self._period:
+            address = Signal(range(self._depth), reset_less=True)
+            m.d.sync += address.eq(beat + self._base())
+        for index, row in enumerate(self._rows):
+            word = Signal(self._width, name=f"word{index}", reset_less=True)
+            if self._depth > LOGIC_WORDS:
+                memory = Memory(shape=unsigned(self._width), depth=self._depth, init=row)
+                m.submodules[f"rom{index}"] = memory
+                port = memory.read_port(domain="sync")
+                m.d.comb += port.addr.eq(address)
+                m.d.sync += word.eq(port.data)
+            else:
+                m.d.sync += word.eq(Array(Const(value, self._width) for value in row)[address])
+            m.d.comb += self.words[index].eq(word)
+        return m
+
+    def _base(self) -> Signal:
+        """First word of the phase of the beat at the input."""
+        rows, columns = self._phases
+        bases = [
+            Array(Const((row * columns + column) * self._period) for column in range(columns))
+            for row in range(rows)
+        ]
+        if rows == 1:
+            return bases[0][self.column_phase]
+        if columns == 1:
+            return Array(base[0] for base in bases)[self.row_phase]
+        return Array(base[self.column_phase] for base in bases)[self.row_phase]
