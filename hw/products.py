@@ -35,6 +35,15 @@ class MultiplierSize:
     wide: int
     narrow: int
 
+    def tiles(self, first: IntType, second: IntType) -> int:
+        """Multipliers that one product of the two types takes."""
+        bits = sorted(kind.bits + (not kind.signed) for kind in (first, second))
+        counts = [
+            1 if width <= limit else -(-(width - 1) // (limit - 1))
+            for width, limit in zip(bits, (self.narrow, self.wide), strict=True)
+        ]
+        return counts[0] * counts[1]
+
 
 MULTIPLIER_18 = MultiplierSize(18, 18)
 

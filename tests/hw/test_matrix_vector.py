@@ -8,6 +8,7 @@ import pytest
 
 from qcompile.hw.matrix_vector import MatrixVector
 from qcompile.hw.products import (
+    MULTIPLIER_18,
     MultiplierSize,
     Products,
     choose_products,
@@ -37,7 +38,7 @@ def unit(
     rows: tuple[int, ...] = (0, 0),
     columns: tuple[int, ...] = (0, 0, 0),
     weights: Array | None = None,
-    size: MultiplierSize = MultiplierSize(18, 18),
+    size: MultiplierSize = MULTIPLIER_18,
 ) -> MatrixVector:
     phases = (max(rows) + 1) * (max(columns) + 1)
     shape = (phases, groups, folds, pe, fold_beats, simd)
