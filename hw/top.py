@@ -39,8 +39,9 @@ class Top(wiring.Component):
         self._core = core
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
-        tensors = ([item for _, item in side] for side in (inputs, outputs))
-        self._registers = Registers(*tensors, build=build)
+        self._registers = Registers(
+            [tensor for _, tensor in inputs], [tensor for _, tensor in outputs], build
+        )
         self.address_bits = self._registers.address_bits
         members = {"aclk": In(1), "aresetn": In(1)}
         for (name, tensor), flow in [

@@ -163,5 +163,5 @@ def fill(name: str, context: Mapping[str, Any]) -> str:
     """One file, without trailing blanks and with no more empty lines than its language likes."""
     text = _environment().get_template(name).render(**context)
     text = re.sub(r"[ \t]+\n", "\n", text)
-    lines = 2 if name.endswith(".py.j2") else 1
-    return re.sub(r"\n{%d,}" % (lines + 2), "\n" * (lines + 1), text)
+    kept = "\n\n\n" if name.endswith(".py.j2") else "\n\n"
+    return re.sub(rf"{kept}\n+", kept, text)

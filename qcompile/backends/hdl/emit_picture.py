@@ -40,6 +40,7 @@ class Link:
     start: int
     end: int
     depth: int
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def layer_links(request: EmitRequest) -> list[Link]:
     for index, channel in enumerate(design.outputs):
         start, depth = _trace(design, channel, owner, origin, request.fifo_depths)
         links[(start, first_output + index, 0)] = depth
-    return [Link(start, end, depth) for (start, end, _), depth in sorted(links.items())]
+    return [Link(start, end, depth, port) for (start, end, port), depth in sorted(links.items())]
 
 
 def _trace(
@@ -154,22 +155,25 @@ def _overlap(one: Link, other: Link) -> bool:
 
 def _draw_link(link: Link, lane: int | None) -> str:
     start, end = TOP + ROW * link.start, TOP + ROW * link.end
-    label = f"{link.depth:,}" if link.depth else ""
     if lane is None:
-        x = BOX_LEFT + 60
+        x = BOX_LEFT + 60 + 130 * link.port
         path = f"M{x},{start + BOX_HEIGHT} L{x},{end - 1}"
         line = f'<path class="edge" d="{path}" marker-end="url(#tip)"/>'
-        return line + (_fifo(x, (start + BOX_HEIGHT + end) // 2, label) if label else "")
+        return line + _fifo(x + 12, (start + BOX_HEIGHT + end) // 2 - 1, link.depth)
     left = BOX_LEFT + BOX_WIDTH
     x = left + 60 + LANE * lane
     y0, y1 = start + BOX_HEIGHT - 9, end + 9
     path = f"M{left},{y0} L{x - 10},{y0} Q{x},{y0} {x},{y0 + 10} L{x},{y1 - 10} "
     path += f"Q{x},{y1} {x - 10},{y1} L{left + 1},{y1}"
     line = f'<path class="skip" d="{path}" marker-end="url(#tip)"/>'
-    return line + (_fifo(x, (y0 + y1) // 2, label) if label else "")
+    return line + _fifo(x, (y0 + y1) // 2, link.depth)
 
 
-def _fifo(x: int, y: int, label: str) -> str:
+def _fifo(x: int, y: int, depth: int) -> str:
+    """A label at the line, if there is a FIFO."""
+    if not depth:
+        return ""
+    label = f"{depth:,}"
     width = 34 + 7 * len(label)
     box = f'<rect class="fifo" x="{x - 8}" y="{y - 8}" width="{width}" height="16" rx="3"/>'
     return box + _text(x - 3, y + 4, f"fifo {label}", "small")
