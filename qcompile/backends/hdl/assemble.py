@@ -11,9 +11,9 @@ from qcompile.hw.design import Design, Node
 from qcompile.hw.fifo import Fifo
 from qcompile.hw.fork import Fork
 from qcompile.hw.gearbox import Gearbox
+from qcompile.hw.schedule import Edge
 from qcompile.hw.stage import Flow, Stage
 from qcompile.hw.streams import Stream, TensorStream
-from qcompile.passes.size_fifos import Edge
 
 LONGEST_NAME = 32
 
@@ -108,7 +108,7 @@ class _Builder:
 
     def place(self, stage: Stage, index: int, flow: Flow) -> None:
         """The blocks of a stage."""
-        base = f"l{index:02d}_{identifier(stage.op.name, LONGEST_NAME)}".rstrip("_")
+        base = f"{stage_prefix(index)}{identifier(stage.op.name, LONGEST_NAME)}".rstrip("_")
         channels = [
             self.route(value, stage.op.name, port, stage.inputs[port])
             for port, value in enumerate(stage.values)
@@ -119,6 +119,11 @@ class _Builder:
         for block in stage.blocks:
             channels = list(self.add(f"{base}_{_stem(block)}", block, *channels))
         self.offer(stage.op.output, channels[0], self.streams[channels[0]], flow)
+
+
+def stage_prefix(index: int) -> str:
+    """How the names of a stage's nodes begin."""
+    return f"l{index:02d}_"
 
 
 def _stem(block: Block) -> str:

@@ -89,10 +89,9 @@ class WeightedPlanner:
             return refuse(
                 op, f"has codes of more than {WIDEST_CODE} bits", "use fewer --wbits or --abits"
             )
-        try:
-            gather(graph, op)
-        except ValueError as error:
-            return refuse(op, f"cannot be gathered: {error}", "use dilations of 1")
+        rank = graph.types[op.inputs[0]].rank
+        if isinstance(op, MatMul) and rank != 2:
+            return refuse(op, f"multiplies a tensor of {rank} axes", "use a 1x1 convolution")
         return None
 
     def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:

@@ -130,9 +130,14 @@ class StreamGraph:
     def _is_back(self, op: Op) -> bool:
         return isinstance(op, Dequantize) and op.output in self.graph.outputs
 
-    def candidates(self) -> dict[str, Sequence[Fold]]:
+    def folds(self) -> dict[str, Sequence[Fold]]:
         """Operator name -> its foldings."""
         return {op.name: PLANNERS[type(op)].folds(self.graph, op) for op in self.ops}
+
+    def candidates(self) -> dict[str, Sequence[Stage]]:
+        """Operator name -> its stages, one for each folding."""
+        folds = self.folds()
+        return {op.name: [self.stage(op, fold) for fold in folds[op.name]] for op in self.ops}
 
     def stage(self, op: Op, fold: Fold) -> Stage:
         """One operator with a folding, reading the values that carry its inputs."""

@@ -38,30 +38,40 @@ def transposed_axis(
 
     Output position p adds kernel tap k times input i wherever i * stride + k * dilation = p + pad.
     With g = gcd(stride, dilation), neighbouring solutions differ by stride / g in k and by
-    -dilation / g in i: a window whose phase says which kernel taps meet inputs.
-
-    Raises:
-        ValueError: the window would move backwards (strides and dilations that share no pattern).
+    -dilation / g in i: a window whose phase says which kernel taps meet inputs. Where that window
+    would move backwards (dilation beyond the stride), one over all inputs between serves.
     """
     stride, dilation, pad = op.strides[axis], op.dilations[axis], op.pads_begin[axis]
     common = math.gcd(stride, dilation)
     step, jump = dilation // common, stride // common
+    # For each output position: input position -> kernel tap.
+    solutions = [
+        {
+            (position + pad - k * dilation) // stride: k
+            for k in range(kernel)
+            if (position + pad - k * dilation) % stride == 0
+        }
+        for position in range(positions)
+    ]
     taps = -(-kernel // jump)
-    bases: list[int] = []
-    choices: list[tuple[int | None, ...]] = []
-    for position in range(positions):
-        first = next(
-            (k for k in range(kernel) if (position + pad - k * dilation) % stride == 0), None
+    bases = [max(found, default=0) - (taps - 1) * step for found in solutions]
+    for position, found in enumerate(solutions):
+        if not found:
+            bases[position] = bases[position - 1] if position else -(taps * step)
+    if any(later < earlier for earlier, later in zip(bases, bases[1:], strict=False)):
+        step = 1
+        bases, lowest = [], size
+        for found in reversed(solutions):
+            lowest = min([lowest, *found])
+            bases.insert(0, lowest)
+        taps = max(
+            max(found, default=base) - base + 1
+            for base, found in zip(bases, solutions, strict=True)
         )
-        if first is None:
-            bases.append(bases[-1] if bases else -(taps * step))
-            choices.append((None,) * taps)
-            continue
-        highest = (position + pad - first * dilation) // stride
-        found = [first + j * jump for j in range(taps)]
-        # Ascending inputs are descending kernel taps; missing taps come first.
-        choices.append(tuple(k if k < kernel else None for k in reversed(found)))
-        bases.append(highest - (taps - 1) * step)
+    choices = [
+        tuple(found.get(base + j * step) for j in range(taps))
+        for base, found in zip(bases, solutions, strict=True)
+    ]
     return _phased(size, taps, step, bases, choices)
 
 
