@@ -85,6 +85,11 @@ def register_map(inputs: int, outputs: int) -> tuple[Register, ...]:
     return tuple(found)
 
 
+def address_bits(tensors: int) -> int:
+    """Width of the addresses, for so many inputs and outputs together."""
+    return max(8, (TENSORS_AT + 16 * tensors - 1).bit_length())
+
+
 def tensor_words(tensor: TensorStream) -> tuple[int, int, int, int]:
     """The constants of `TENSOR_REGISTERS`."""
     form = tensor.element.bits | element_bytes(tensor) << 8 | int(tensor.element.signed) << 12
@@ -115,8 +120,7 @@ class Registers(wiring.Component):
         self._tensors = (*inputs, *outputs)
         self._inputs = len(inputs)
         self._build = build
-        end = TENSORS_AT + 16 * len(self._tensors)
-        self.address_bits = max(8, (end - 1).bit_length())
+        self.address_bits = address_bits(len(self._tensors))
         super().__init__(
             {
                 "awaddr": In(self.address_bits),
