@@ -173,7 +173,8 @@ class LookupPlanner:
     def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
         assert isinstance(op, Lookup)
         source = tensor_stream(graph.types[op.inputs[0]], fold.simd)
-        table = graph.constants[op.inputs[1]].astype(np.int64)
+        rows = np.atleast_2d(graph.constants[op.inputs[1]]).tolist()
+        table = tuple(tuple(row) for row in rows)
         block = LookupBlock(source, table, op.lowest, graph.output_type(op).integer)
         return Stage(op, (op.inputs[0],), (block,), fold, (identity_demand(source),))
 
