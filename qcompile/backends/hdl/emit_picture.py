@@ -12,10 +12,12 @@ from qcompile.hw.design import Design
 ROW = 58
 BOX_HEIGHT = 38
 BOX_LEFT = 24
-BOX_WIDTH = 430
+BOX_WIDTH = 450
 LANE = 22
 TOP = 78
-BAR_WIDTH = 150
+BAR_WIDTH = 180
+FIRST_LANE = 116
+"""Right of the boxes: room for the label of a FIFO."""
 
 _STYLE = """
   text { font-family: sans-serif; font-size: 12px; fill: #202830; }
@@ -57,7 +59,7 @@ def picture(request: EmitRequest) -> str:
     found = rows(request)
     links = layer_links(request)
     lanes = arc_lanes(links)
-    width = BOX_LEFT + BOX_WIDTH + 60 + LANE * (1 + max(lanes.values(), default=0)) + 80
+    width = BOX_LEFT + BOX_WIDTH + FIRST_LANE + LANE * (1 + max(lanes.values(), default=0))
     height = TOP + ROW * len(found) + 20
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
@@ -161,12 +163,12 @@ def _draw_link(link: Link, lane: int | None) -> str:
         line = f'<path class="edge" d="{path}" marker-end="url(#tip)"/>'
         return line + _fifo(x + 12, (start + BOX_HEIGHT + end) // 2 - 1, link.depth)
     left = BOX_LEFT + BOX_WIDTH
-    x = left + 60 + LANE * lane
-    y0, y1 = start + BOX_HEIGHT - 9, end + 9
+    x = left + FIRST_LANE + LANE * lane
+    y0, y1 = start + BOX_HEIGHT - 9, end + 9 + 11 * min(link.port, 2)
     path = f"M{left},{y0} L{x - 10},{y0} Q{x},{y0} {x},{y0 + 10} L{x},{y1 - 10} "
     path += f"Q{x},{y1} {x - 10},{y1} L{left + 1},{y1}"
     line = f'<path class="skip" d="{path}" marker-end="url(#tip)"/>'
-    return line + _fifo(x, (y0 + y1) // 2, link.depth)
+    return line + _fifo(left + 22, y1, link.depth)
 
 
 def _fifo(x: int, y: int, depth: int) -> str:
