@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from amaranth.back import rtlil
-from amaranth.hdl import Module, ResetInserter, Signal, Value
+from amaranth.hdl import ClockDomain, Module, ResetInserter, Signal, Value
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
@@ -175,6 +175,7 @@ def simulate(
     rng = random.Random(seed)
     reset = Signal()
     m = Module()
+    m.domains.sync = ClockDomain()  # blocks of wires alone do not ask for one
     m.submodules.dut = ResetInserter(reset)(component)
     watched = [source.port.ready for source in sources]
     for sink in sinks:
@@ -356,7 +357,7 @@ def check_block(
     for valid, ready in stalls:
         run(min(2, len(inputs)), valid=valid, ready=ready)
     if reset:
-        middle = max(1, int(steady.cycles / len(inputs) * rng.uniform(0.2, 1.5)))
+        middle = max(1, int(steady.cycles / len(inputs) * rng.uniform(0.2, 0.9)))
         run(1, valid=0.8, ready=0.8, reset_at=middle)
         run(1, reset_at=max(1, middle // 2))
     found_bits = memory_bits(block.create())
