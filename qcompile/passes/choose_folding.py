@@ -92,6 +92,11 @@ class _Choice:
         return self.multipliers, self.ram_bits, self.lanes, self.least_cycles
 
 
+def _likely_speed(choice: _Choice) -> tuple[int, int]:
+    """The fastest choice first, without computing true cycles."""
+    return choice.least_cycles, -choice.lanes
+
+
 def _choice(stage: Stage) -> _Choice:
     lanes = stage.fold.pe * stage.fold.simd
     return _Choice(stage, stage.multipliers, stage.ram_bits, lanes)
@@ -171,7 +176,7 @@ class ChooseFolding:
         if limits == FoldingLimits():
             # The layers that are not fixed need not be faster than those that are.
             fixed = [row[0].cycles for name, row in layers.items() if name in self.fixed]
-            fastest = (min(row, key=lambda choice: choice.least_cycles) for row in layers.values())
+            fastest = (min(row, key=_likely_speed) for row in layers.values())
             smallest = (row[0] for row in layers.values())
             bounds = fixed + [choice.cycles for choice in (fastest if fixed else smallest)]
             return FoldingLimits(cycles=max(bounds))
