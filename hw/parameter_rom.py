@@ -26,9 +26,13 @@ class ParameterRom(wiring.Component):
 
     Args:
         columns: name -> its value in each word; at least one column, all of the same length.
+        logic_words: up to how many words it is logic.
     """
 
-    def __init__(self, columns: Mapping[str, Sequence[int]]) -> None:
+    def __init__(
+        self, columns: Mapping[str, Sequence[int]], logic_words: int = LOGIC_WORDS
+    ) -> None:
+        self._logic_words = logic_words
         self._columns = {name: tuple(values) for name, values in columns.items()}
         (self._words,) = {len(values) for values in self._columns.values()}
         super().__init__(
@@ -40,7 +44,11 @@ class ParameterRom(wiring.Component):
 
     @property
     def latency(self) -> int:
-        return 2 if self.ram_bits(self._columns) else 1
+        return 2 if self._in_memory else 1
+
+    @property
+    def _in_memory(self) -> bool:
+        return self.ram_bits(self._columns, self._logic_words) > 0
 
     def value(self, name: str) -> Value:
         """The output of a column, or its constant."""
@@ -50,9 +58,9 @@ class ParameterRom(wiring.Component):
         return Const(values[0], column_shape(values))
 
     @staticmethod
-    def ram_bits(columns: Mapping[str, Sequence[int]]) -> int:
+    def ram_bits(columns: Mapping[str, Sequence[int]], logic_words: int = LOGIC_WORDS) -> int:
         """Memory bits of the ROM of these columns."""
-        if len(next(iter(columns.values()))) <= LOGIC_WORDS:
+        if len(next(iter(columns.values()))) <= logic_words:
             return 0
         return sum(column_shape(v).width * len(v) for v in columns.values() if _varies(v))
 
@@ -64,7 +72,7 @@ class ParameterRom(wiring.Component):
                 m.d.comb += getattr(self, name).eq(values[0])
         if not varying:
             return m
-        if self.ram_bits(self._columns):
+        if self._in_memory:
             words = [self._packed(varying, word) for word in range(self._words)]
             width = sum(column_shape(values).width for values in varying.values())
             m.submodules.memory = memory = Memory(

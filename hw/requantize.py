@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from qcompile import numerics
 from qcompile.hw import thresholds
+from qcompile.hw.beat_counter import BeatCounter
 from qcompile.hw.block import Block
 from qcompile.hw.multiply_shift import MultiplyShift
 from qcompile.hw.output_queue import OutputQueue
@@ -218,26 +219,22 @@ class Serializer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         fold = self._input.lanes // self._lanes
+        m.submodules.part = part = BeatCounter(fold)
+        m.submodules.group = group = BeatCounter(self._words)
         beat = Signal(self._input.beat_bits, reset_less=True)
         busy = Signal()
-        left = Signal(range(fold))
-        last = Signal(init=fold == 1)
         m.d.comb += [
             self.valid.eq(busy & self.go),
             self.sums.eq(beat[: len(beat) // fold]),
-            self.i.ready.eq(~busy | (last & self.go)),
+            self.word.eq(group.value),
+            part.step.eq(self.valid),
+            group.step.eq(self.valid),
+            self.i.ready.eq(~busy | (part.last & self.go)),
         ]
         with m.If(self.valid):
-            m.d.sync += self.word.eq(self.word + 1)
-            with m.If(self.word == self._words - 1):
-                m.d.sync += self.word.eq(0)
+            m.d.sync += busy.eq(~part.last)
             if fold > 1:
-                m.d.sync += [beat.eq(beat >> (len(beat) // fold)), left.eq(left - 1)]
-                m.d.sync += last.eq(left == 1)
-            with m.If(last):
-                m.d.sync += busy.eq(0)
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [beat.eq(self.i.payload), busy.eq(1)]
-            if fold > 1:
-                m.d.sync += [left.eq(fold - 1), last.eq(fold == 1)]
+                m.d.sync += beat.eq(beat >> (len(beat) // fold))
+        with m.If(self.i.ready):
+            m.d.sync += [beat.eq(self.i.payload), busy.eq(self.i.valid)]
         return m
