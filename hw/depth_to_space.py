@@ -174,15 +174,10 @@ class DepthToSpaceComponent(wiring.Component):
             row_in.eq(self._write(m, write, pixel_out)),
         ]
 
-        (stream,) = block.outputs
-        output = Signal(stream.beat_bits, reset_less=True)
-        m.d.comb += self.o0.payload.as_value().eq(output)
+        word = Signal(block.stream.beat_bits, reset_less=True)
         with m.If(move):
-            m.d.sync += self.o0.valid.eq(fetched)
-            if block.is_whole:
-                self._select(m, fetch, counters[1], counters[3], read.data, output)
-            else:
-                m.d.sync += output.eq(read.data)
+            m.d.sync += [self.o0.valid.eq(fetched), word.eq(read.data)]
+        self._select(m, fetch, move, counters[1] * block.block + counters[3], word)
         return m
 
     def _walk(self, m: Module, step: Signal, address: Value) -> tuple[list[Value], list[Value]]:
@@ -196,23 +191,24 @@ class DepthToSpaceComponent(wiring.Component):
             one = count == 1
             counters.append(Const(0) if one else Signal(range(count), name=f"counter{level}"))
             lasts.append(Const(1) if one else Signal(name=f"last{level}"))
-        back = 0
         carry: Value = step
-        for level in reversed(range(len(loops))):
-            count, stride = loops[level]
-            counter, last = counters[level], lasts[level]
+        for (count, _), counter, last in reversed(list(zip(loops, counters, lasts, strict=True))):
             if count > 1:
                 with m.If(carry):
                     m.d.sync += [
                         counter.eq(Mux(last, 0, counter + 1)),
                         last.eq(~last if count == 2 else counter == count - 2),
                     ]
-                with m.If(carry & ~last):
-                    m.d.sync += at.eq(at + (stride - back))
-            back += (count - 1) * stride
-            carry = carry & last
-        with m.If(carry):
-            m.d.sync += at.eq(0)
+                carry = carry & last
+        # The innermost loop that goes on decides; when none does the address goes back to 0.
+        back = sum((count - 1) * stride for count, stride in loops)
+        jump: Value = Const(-back, len(at))
+        for (count, stride), last in zip(loops, lasts, strict=True):
+            back -= (count - 1) * stride
+            if count > 1:
+                jump = Mux(last, jump, Const(stride - back, len(at)))
+        with m.If(step):
+            m.d.sync += at.eq(at + jump)
         return counters, lasts
 
     def _write(self, m: Module, port: wiring.PureInterface, pixel_out: Signal) -> Value:
@@ -234,22 +230,29 @@ class DepthToSpaceComponent(wiring.Component):
             m.d.sync += room.eq(free != 1)
         return port.en & (wraps | (at == block.row_words - 1))
 
-    def _select(
-        self, m: Module, fetch: Signal, row: Value, column: Value, word: Value, output: Signal
-    ) -> None:
-        """The lanes of one output pixel, out of those of all."""
+    def _select(self, m: Module, fetch: Signal, move: Signal, part: Value, word: Signal) -> None:
+        """The output: the whole word, or the lanes of one of its output pixels.
+
+        `part`, which pixel that is, follows the word through its two registers. The selection comes
+        behind both, as block RAM answers late in the cycle.
+        """
         block = self._block
+        payload = self.o0.payload.as_value()
+        if not block.is_whole:
+            m.d.comb += payload.eq(word)
+            return
         area, bits = block.block**2, block.stream.element.bits
-        chosen = Signal(range(area))
-        following = Signal(range(area))
-        m.d.comb += following.eq(row * block.block + column)
+        fetched_part = Signal(range(area))
+        output_part = Signal(range(area))
         with m.If(fetch):
-            m.d.sync += chosen.eq(following)
-        with m.Switch(chosen):
-            for part in range(area):
-                with m.Case(part):
+            m.d.sync += fetched_part.eq(part)
+        with m.If(move):
+            m.d.sync += output_part.eq(fetched_part)
+        with m.Switch(output_part):
+            for number in range(area):
+                with m.Case(number):
                     for lane in range(block.outputs[0].lanes):
-                        source = (lane * area + part) * bits
-                        m.d.sync += output[lane * bits : (lane + 1) * bits].eq(
-                            word[source : source + bits]
+                        first = (lane * area + number) * bits
+                        m.d.comb += payload[lane * bits : (lane + 1) * bits].eq(
+                            word[first : first + bits]
                         )

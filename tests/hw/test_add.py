@@ -28,7 +28,17 @@ def adder(a: object, b: object, weights: tuple[int, int]) -> Add:
     return Add(a, b, weights, IntType.holding(bounds))  # type: ignore[arg-type]
 
 
-WEIGHTS = [(1, 1), (1, -1), (-1, -1), (-4, 3), (0, 1), (0, 0), (85, -19), (0b1010101011, 7)]
+WEIGHTS = [
+    (1, 1),
+    (1, -1),
+    (-1, -1),
+    (-4, 3),
+    (0, 1),
+    (0, 0),
+    (85, -19),
+    (0b1010101011, 7),
+    (683, 0),
+]
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)

@@ -1,5 +1,9 @@
+from typing import Any
+
 import numpy as np
 import pytest
+from amaranth.hdl import Value
+from amaranth.sim import Simulator
 
 from qcompile import ops
 from qcompile.hw.depth_to_space import DepthToSpace
@@ -68,6 +72,41 @@ def test_long_stalls() -> None:
             result = simulate(block, frame, frames=2, valid=valid, ready=ready, seed=5)
             for output in result.outputs[0]:
                 np.testing.assert_array_equal(output, block.compute(frame)[0])
+
+
+def test_a_row_that_completes_while_the_last_beat_of_another_waits() -> None:
+    """The first word of the row is fetched behind a beat that does not move."""
+    block = make(2, 1, 1, 2, True, 4)
+    component = block.create()
+    payload_in, payload_out = Value.cast(component.i0.payload), Value.cast(component.o0.payload)
+    found = []
+
+    async def bench(ctx: Any) -> None:
+        async def send(item: int) -> None:
+            ctx.set(payload_in, item)
+            ctx.set(component.i0.valid, 1)
+            await ctx.tick()
+            ctx.set(component.i0.valid, 0)
+            await ctx.tick().repeat(6)
+
+        async def receive(count: int) -> None:
+            ctx.set(component.o0.ready, 1)
+            for _ in range(count):
+                assert ctx.get(component.o0.valid)
+                found.append(ctx.get(payload_out))
+                await ctx.tick()
+            ctx.set(component.o0.ready, 0)
+
+        await send(0x4321)
+        await receive(3)
+        await send(0x8765)
+        await receive(5)
+
+    simulator = Simulator(component)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert found == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize(

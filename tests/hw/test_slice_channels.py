@@ -1,5 +1,8 @@
+from typing import Any
+
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 
 from qcompile.hw.slice_channels import SliceChannels
 from qcompile.hw.streams import TensorStream
@@ -47,6 +50,23 @@ def test_latency_is_exact() -> None:
     result = simulate(block, random_frame(block.stream, np.random.default_rng(0)))
     assert result.offered[0][0] - result.accepted[0][1] == 1
     assert result.accepted[0] == list(range(24))
+
+
+def test_what_is_dropped_does_not_wait_for_the_output() -> None:
+    component = SliceChannels(stream(1), 1, 12, 3).create()
+    accepted = []
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(component.i0.valid, 1)
+        for _ in range(8):
+            accepted.append(ctx.get(component.i0.ready))
+            await ctx.tick()
+
+    simulator = Simulator(component)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert accepted == [1, 1, 1, 1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
