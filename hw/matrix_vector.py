@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from qcompile.hw.block import Block
 from qcompile.hw.delay import delayed
-from qcompile.hw.dots import Dots
+from qcompile.hw.dots import Dots, dot_range
 from qcompile.hw.fold_sums import FoldSums
 from qcompile.hw.logic_dots import LogicDots
 from qcompile.hw.multiplier_dots import MultiplierDots
@@ -28,10 +29,14 @@ from qcompile.hw.products import (
 from qcompile.hw.streams import TensorStream, WindowStream, pack_lanes
 from qcompile.hw.ternary_dots import TernaryDots
 from qcompile.hw.weight_rom import WeightRom
-from qcompile.types import Array, IntType, Range
+from qcompile.types import TERNARY, Array, IntType, Range
 
 EXACT_DOUBLE = 1 << 53
 WIDEST_CODE = 16
+
+TEAM_MULTIPLIERS = 4
+TEAM_LOGIC_ROWS = 16
+"""An activation feeds so many multipliers, or rows without multipliers, before a register."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +46,9 @@ class MatrixVector(Block):
     For each output pixel and each fold f of the window, PE sums over the fold's beats of
     weight * activation leave as one beat: channels f * PE .. f * PE + PE - 1 of the pixel. The
     weights are those of phase row_phase * (column phases) + column_phase.
+
+    Multipliers stand far apart in a device, so that an activation cannot reach many of them in one
+    cycle: rows are split into teams, each of which works one cycle behind the previous one.
 
     Throughput: one beat of the window a cycle, whatever the number of beats in a fold.
 
@@ -69,7 +77,7 @@ class MatrixVector(Block):
         if (len(window.row_phases), len(window.column_phases)) != (self.height, self.width):
             raise ValueError(f"the window does not have {self.height} x {self.width} pixels")
         shape = self.weights.shape
-        phases = (max(window.row_phases) + 1) * (max(window.column_phases) + 1)
+        phases = self.phases[0] * self.phases[1]
         expected = (phases, window.folds, window.fold_beats, window.lanes)
         if len(shape) != 6 or (shape[0], shape[1] * shape[2], *shape[4:]) != expected:
             raise ValueError(
@@ -95,6 +103,18 @@ class MatrixVector(Block):
         return pack(self.element, self.window.element, self.window.lanes, self.size) is None
 
     @property
+    def phases(self) -> tuple[int, int]:
+        """Row and column phases."""
+        return max(self.window.row_phases) + 1, max(self.window.column_phases) + 1
+
+    @property
+    def term(self) -> Range:
+        """Range of what one beat adds to a sum."""
+        ternary = self.products in (Products.LOGIC, Products.TERNARY, Products.BINARY)
+        weights = TERNARY if ternary else self.element
+        return dot_range(weights.range, self.window.element, self.window.lanes)
+
+    @property
     def pe(self) -> int:
         """Sums formed at a time."""
         return int(self.weights.shape[3])
@@ -116,9 +136,8 @@ class MatrixVector(Block):
         matrix = self.weights.reshape(phases, window.folds, self.pe, beats).transpose(0, 1, 3, 2)
         reach = beats * self.element.range.magnitude * window.element.range.magnitude
         number = np.float64 if reach < EXACT_DOUBLE else np.int64
-        columns = max(window.column_phases) + 1
         phase = np.add.outer(
-            np.array(window.row_phases) * columns, np.array(window.column_phases)
+            np.array(window.row_phases) * self.phases[1], np.array(window.column_phases)
         ).reshape(-1)
         result = np.empty((window.pixels, window.folds, self.pe), dtype=np.int64)
         for index in range(phases):
@@ -133,13 +152,13 @@ class MatrixVector(Block):
 
     @property
     def latency(self) -> int:
-        return FoldSums.latency_behind(self._delay)
+        return FoldSums.latency_behind(self.delay)
 
     @property
     def ram_bits(self) -> int:
-        weights = WeightRom.ram_bits(self.pe, self._word_bits, self._rom_depth)
+        weights = WeightRom.ram_bits(self.pe, self.word_bits, self._rom_depth)
         return weights + FoldSums.ram_bits(
-            self.pe, self.accumulator, self._delay, self.window.fold_beats
+            self.pe, self.accumulator, self.delay, self.window.fold_beats
         )
 
     @property
@@ -151,7 +170,7 @@ class MatrixVector(Block):
         return 0
 
     @property
-    def _word_bits(self) -> int:
+    def word_bits(self) -> int:
         return self.window.lanes * code_bits(self.products, self.element)
 
     @property
@@ -159,10 +178,11 @@ class MatrixVector(Block):
         return int(self.weights.shape[0]) * self.window.pixel_beats
 
     @property
-    def _delay(self) -> int:
+    def delay(self) -> int:
         """Cycles from accepting a beat to its dot products."""
         lanes, activation = self.window.lanes, self.window.element
         rom = WeightRom.rom_delay(self._rom_depth, int(self.weights.shape[0]))
+        rom += len(self.teams) - 1
         if self.products is Products.MULTIPLIER:
             return rom + MultiplierDots.delay_of(lanes)
         if self.products is Products.PACKED:
@@ -171,16 +191,27 @@ class MatrixVector(Block):
             return rom + LogicDots.delay_of(lanes)
         return rom + TernaryDots.delay_of(lanes)
 
-    def create_dots(self) -> Dots:
-        """The unit that forms the sums of one beat."""
+    @property
+    def teams(self) -> list[range]:
+        """The rows of each team."""
+        size = TEAM_LOGIC_ROWS
+        if self.products is Products.MULTIPLIER:
+            size = TEAM_MULTIPLIERS
+        elif self.products is Products.PACKED:
+            size = 2 * TEAM_MULTIPLIERS
+        starts = range(0, self.pe, size)
+        return [range(start, min(start + size, self.pe)) for start in starts]
+
+    def create_dots(self, rows: int) -> Dots:
+        """The unit that forms the sums of one beat for so many rows."""
         lanes, activation = self.window.lanes, self.window.element
         if self.products is Products.MULTIPLIER:
-            return MultiplierDots(self.pe, lanes, self.element, activation)
+            return MultiplierDots(rows, lanes, self.element, activation)
         if self.products is Products.PACKED:
-            return PackedDots(self.pe, lanes, self.element, activation, self.size)
+            return PackedDots(rows, lanes, self.element, activation, self.size)
         if self.products is Products.LOGIC:
-            return LogicDots(self.pe, lanes, activation)
-        return TernaryDots(self.pe, lanes, activation, self.products is Products.BINARY)
+            return LogicDots(rows, lanes, activation)
+        return TernaryDots(rows, lanes, activation, self.products is Products.BINARY)
 
     def rom_rows(self) -> list[list[int]]:
         """Contents of the ROM of each row: words in the order of the beats, phase by phase."""
@@ -205,30 +236,39 @@ class MatrixVectorUnit(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        block, window = self._block, self._block.window
-        rom = WeightRom(
-            block.rom_rows(),
-            window.lanes * code_bits(block.products, block.element),
-            max(window.row_phases) + 1,
-            max(window.column_phases) + 1,
-        )
-        dots = block.create_dots()
-        sums = FoldSums(
-            block.pe, dots.term, block.accumulator, rom.delay + dots.delay, window.fold_beats
-        )
-        m.submodules.rom, m.submodules.dots, m.submodules.sums = rom, dots, sums
+        block, teams = self._block, self._block.teams
         beat = self.i0.payload
-        accept = self.i0.valid & sums.ready
+        accept = Signal()
+        m.submodules.sums = sums = FoldSums(
+            block.pe, block.term, block.accumulator, block.delay, block.window.fold_beats
+        )
         m.d.comb += [
+            accept.eq(self.i0.valid & sums.ready),
             self.i0.ready.eq(sums.ready),
-            rom.accept.eq(accept),
-            rom.row_phase.eq(beat.row_phase),
-            rom.column_phase.eq(beat.column_phase),
-            dots.data.eq(delayed(m, beat.data, rom.delay, "data")),
-            dots.words.eq(rom.words),
             sums.accept.eq(accept),
             sums.last.eq(beat.last),
-            sums.terms.eq(dots.sums),
         ]
+        rom_rows = block.rom_rows()
+        step: Any = Cat(accept, beat.row_phase, beat.column_phase)
+        data: Any = None
+        for index, team in enumerate(teams):
+            rom = WeightRom([rom_rows[row] for row in team], block.word_bits, *block.phases)
+            dots = block.create_dots(len(team))
+            m.submodules[f"rom{index}"], m.submodules[f"dots{index}"] = rom, dots
+            if index == 0:
+                data = delayed(m, beat.data, rom.delay, "data")
+            else:
+                step = delayed(m, step, 1, f"step{index}", reset=True)
+                data = delayed(m, data, 1, f"data_team{index}")
+            m.d.comb += [
+                Cat(rom.accept, rom.row_phase, rom.column_phase).eq(step),
+                dots.data.eq(data),
+                dots.words.eq(rom.words),
+            ]
+            late = delayed(m, dots.sums, len(teams) - 1 - index, f"sums{index}")
+            width = len(Value.cast(sums.terms[0]))
+            for place, row in enumerate(team):
+                term = Value.cast(late).word_select(place, width)
+                m.d.comb += Value.cast(sums.terms[row]).eq(term)
         wiring.connect(m, sums.o, wiring.flipped(self.o0))
         return m

@@ -251,6 +251,22 @@ def test_packed_rows_at_their_extremes(simd: int, element: IntType, activation: 
     np.testing.assert_array_equal(result.outputs[0][0], direct(block, frame))
 
 
+@pytest.mark.parametrize(
+    ("products", "pe"),
+    [(Products.MULTIPLIER, 9), (Products.PACKED, 11), (Products.LOGIC, 17), (Products.BINARY, 17)],
+)
+def test_teams_of_rows(products: Products, pe: int) -> None:
+    """Rows beyond the first team work behind it, at the same rate, phases included."""
+    rng = np.random.default_rng(pe)
+    element = TERNARY if products in WITHOUT_MULTIPLIER else I4
+    activation = TERNARY if products is Products.BINARY else IntType(3)
+    block = unit(
+        rng, products, element, activation, pe=pe, simd=1, fold_beats=2, rows=(0, 1), folds=2
+    )
+    assert len(block.teams) > 1
+    check(block, rng)
+
+
 def test_multipliers() -> None:
     rng = np.random.default_rng(0)
     assert unit(rng, Products.MULTIPLIER, pe=5, simd=3).multipliers == 15
