@@ -60,9 +60,10 @@ def emit(request: EmitRequest) -> Artifacts:
     """
     check_entry(request.entry, hdl=True)
     entry = request.entry
+    vectors = vector_files(request)
     top = make_top(request)
     context = _context(request, top)
-    suffix, _ = _constraint(request)
+    suffix, _ = constraint(request)
     text = verilog(top, request.top, entry)
     files: dict[str, str | bytes] = {
         f"{entry}.v": fill("header.v.j2", context) + text,
@@ -75,12 +76,12 @@ def emit(request: EmitRequest) -> Artifacts:
         "Makefile": fill("Makefile.j2", context),
         "manifest.json": manifest_text(request, top),
         "design.svg": picture(request),
-        **vector_files(request),
+        **vectors,
     }
     return Artifacts(files)
 
 
-def _constraint(request: EmitRequest) -> tuple[str, str]:
+def constraint(request: EmitRequest) -> tuple[str, str]:
     """Suffix of the constraint file, and the line that gives the clock."""
     family = "" if request.device is None else request.device.family
     suffix, line = _CONSTRAINTS.get(family, _ANY_CONSTRAINTS)
@@ -89,7 +90,7 @@ def _constraint(request: EmitRequest) -> tuple[str, str]:
 
 def _context(request: EmitRequest, top: Top) -> Mapping[str, Any]:
     """Variables of the templates."""
-    suffix, line = _constraint(request)
+    suffix, line = constraint(request)
     family = "" if request.device is None else request.device.family
     inputs = [_port_context(port) for port in request.input_ports]
     outputs = [_port_context(port) for port in request.output_ports]
@@ -108,11 +109,8 @@ def _context(request: EmitRequest, top: Top) -> Mapping[str, Any]:
         "frames": len(request.vectors),
         "limit": limit,
         "half_period": f"{500 / request.clock:.3f}",
-        "clock": f"{request.clock:g}",
         "interval": request.interval,
         "latency": request.latency,
-        "fps": f"{request.clock * 1e6 / request.interval:.4g}",
-        "device": None if request.device is None else str(request.device.part),
         "constraint_suffix": suffix,
         "constraint_line": line,
         "constraint_comment": "//" if suffix == "lpf" else "#",

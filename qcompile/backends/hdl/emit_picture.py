@@ -69,7 +69,7 @@ def picture(request: EmitRequest) -> str:
         'markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#52616f"/></marker>'
         "</defs>",
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        _text(BOX_LEFT, 26, request.network or request.entry, "title"),
+        _text(BOX_LEFT, 26, _short(request.network or request.entry, 60), "title"),
         *(
             _text(BOX_LEFT, 45 + 16 * line, text, "small")
             for line, text in enumerate(_summary(request))
@@ -202,7 +202,7 @@ def _draw_row(row: Row, index: int, slowest: int, bottleneck: str) -> list[str]:
         label = f"{layer.cycles:,} cycles" + (", bottleneck" if slow else "")
         parts.append(_text(x + 4, y + 15, label, "small"))
         if layer.operator:
-            parts.append(f"<title>{escape(layer.operator)}</title>")
+            parts.append(f"<title>{escape(_short(layer.operator, 200))}</title>")
     return ["<g>", *parts, "</g>"]
 
 
@@ -225,11 +225,15 @@ def _summary(request: EmitRequest) -> list[str]:
     rate = request.clock * 1e6 / request.interval
     design = request.design
     return [
-        f"one frame every {request.interval:,} cycles: {rate:,.4g} frames/s at "
+        f"one frame every {request.interval:,} cycles: {_rate(rate)} frames/s at "
         f"{request.clock:g} MHz; latency {request.latency:,} cycles",
         f"{design.multipliers:,} multipliers, {design.ram_bits / 1024:,.1f} Kbit of RAM; "
         "bars: cycles of a frame in each layer; FIFOs in beats",
     ]
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _text(x: int, y: int, text: str, kind: str) -> str:

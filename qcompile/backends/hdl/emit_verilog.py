@@ -57,7 +57,7 @@ _VERILOG = frozenset(
 _ESCAPED = re.compile(r"\\(\S+) ")
 _TRIGGER = re.compile(r"\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+")
 _MODULE = re.compile(r"^module .*?^endmodule$", re.DOTALL | re.MULTILINE)
-_WIRE = re.compile(r"^  wire (?:\[\d+:\d+\] )?(\w+);\n", re.MULTILINE)
+_WIRE = re.compile(r"^  wire (?:\[-?\d+:\d+\] )?(\w+);\n", re.MULTILINE)
 _ALIAS = re.compile(r"^  assign (\w+) = [^;]*;\n", re.MULTILINE)
 _PLAIN = re.compile(r"(?<![\\\w$'])[A-Za-z_][\w$]*")
 
@@ -122,12 +122,14 @@ def readable(text: str, top: str, prefix: str) -> str:
 
 
 def without_unused(module: str) -> str:
-    """Drops the wires that are assigned and never read: other names of registers and ports."""
+    """Drops the wires that are never read: other names of registers and ports, and those of no
+    bits (which Yosys declares as `[-1:0]`)."""
     while True:
         uses = Counter(_PLAIN.findall(module))
-        # A port is declared twice, and a use is one more: only plain wires appear exactly twice.
-        unused = set(_WIRE.findall(module)) & set(_ALIAS.findall(module))
-        unused = {name for name in unused if uses[name] == 2}
+        # A port is declared twice, and a use is one more: only plain wires appear once or twice.
+        wires = set(_WIRE.findall(module))
+        assigned = set(_ALIAS.findall(module))
+        unused = {name for name in wires if uses[name] == (2 if name in assigned else 1)}
         if not unused:
             return module
         for form in (_WIRE, _ALIAS):
