@@ -9,6 +9,8 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from qcompile.hw import delay
+
 LOGIC_WORDS = 32
 """Up to this many words are logic, more are a memory."""
 
@@ -116,8 +118,4 @@ def delayed(m: Module, value: Value, cycles: int, name: str) -> Value:
     """`value` as it was `cycles` cycles ago; constants need no registers."""
     if isinstance(value, Const):
         return value
-    for cycle in range(cycles):
-        register = Signal(value.shape(), name=f"{name}_{cycle + 1}", reset_less=True)
-        m.d.sync += register.eq(value)
-        value = register
-    return value
+    return Value.cast(delay.delayed(m, value, cycles, name))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from qcompile import numerics
 from qcompile.hw.requantize import Requantize
+from qcompile.hw.requantize_plan import Plan, plan
 from qcompile.hw.streams import TensorStream
 from qcompile.sim.epilogue import apply_epilogue
 from qcompile.types import Array, IntType
@@ -122,6 +123,59 @@ def test_wrong_rounding_shows(wrong: str) -> None:
     wanted = _specification(Requantize(stream, right, IntType(6, False)), frame)
     found = simulate(mutant, frame).outputs[0][0]
     assert (found != wanted).any()
+
+
+def _wrong_shift(right: Plan) -> Plan:
+    return dataclasses.replace(right, shift=right.shift + 1)
+
+
+def _no_half(right: Plan) -> Plan:
+    half = 1 << (right.shift - 1)
+    branches = tuple(
+        dataclasses.replace(b, biases=tuple(v - half for v in b.biases)) for b in right.branches
+    )
+    return dataclasses.replace(right, branches=branches)
+
+
+def _wrong_pivot(right: Plan) -> Plan:
+    return dataclasses.replace(right, pivots=tuple(pivot + 1 for pivot in right.pivots))
+
+
+def _no_clamp(right: Plan) -> Plan:
+    return dataclasses.replace(right, low=right.low - 1)
+
+
+@pytest.mark.parametrize("mutate", [_wrong_shift, _no_half, _wrong_pivot, _no_clamp])
+def test_wrong_hardware_shows(
+    mutate: Callable[[Plan], Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acc = IntType(10)
+    negative = numerics.NegativeBranch((-5,), (8,), (128,))
+    epilogue = numerics.Requantize((37,), (128,), (8,), -8, 7, (acc.low,), (acc.high,), negative)
+    frame = _every_sum(acc, 1)
+    block = Requantize(TensorStream(1, len(frame), 1, acc), epilogue, IntType(6))
+    check_block(block, np.random.default_rng(0), inputs=[[frame]], stalls=(), reset=False)
+    monkeypatch.setattr("qcompile.hw.requantize.plan", lambda *args: mutate(plan(*args)))
+    with pytest.raises(AssertionError, match=r"beat .* expected"):
+        check_block(block, np.random.default_rng(0), inputs=[[frame]], stalls=(), reset=False)
+
+
+@pytest.mark.parametrize(("sums", "lanes"), [(1, 1), (4, 1), (4, 2), (4, 4)])
+def test_never_waits_for_itself(sums: int, lanes: int) -> None:
+    acc = IntType(10)
+    epilogue = numerics.Requantize((37,), (128,), (8,), -8, 7, (acc.low,), (acc.high,))
+    block = Requantize(TensorStream(4, 5, 8, acc, sums), epilogue, IntType(4), lanes)
+    result = simulate(block, random_frame(block.input, np.random.default_rng(0)))
+    assert result.offered[0][block.fold - 1] - result.accepted[0][0] == block.latency
+    assert result.cycles == block.cycles - block.fold + 1 + block.latency
+
+
+def test_no_multiplier_at_all() -> None:
+    acc = IntType(8)
+    epilogue = numerics.Requantize((0,), (300, 900), (8,), 0, 7, (0,), (0,))
+    block = Requantize(TensorStream(1, 4, 2, acc, 2), epilogue, IntType(3, False))
+    frame = random_frame(block.input, np.random.default_rng(0))
+    assert simulate(block, frame).outputs[0][0].tolist() == [[1], [3]] * 4
 
 
 @pytest.mark.parametrize("seed", range(10))
