@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from amaranth.lib import wiring
@@ -51,15 +52,40 @@ class Deadlock:
         return f"nothing moves after cycle {self.cycle}: {self.waiting}; full FIFOs: {full}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames(Sequence[Array]):
+    """The frames that one port transferred, int64 [beats, lanes] each, unpacked when asked for.
+
+    Attributes:
+        stream: what flows there.
+        words: the raw beats of all frames, uint32 [frames * beats, words of a beat]; zero where
+            none came.
+    """
+
+    stream: Stream
+    words: Array
+
+    def __len__(self) -> int:
+        return len(self.words) // self.stream.beats
+
+    @overload
+    def __getitem__(self, frame: int) -> Array: ...
+    @overload
+    def __getitem__(self, frame: slice) -> list[Array]: ...
+    def __getitem__(self, frame: int | slice) -> Array | list[Array]:
+        if isinstance(frame, slice):
+            return [self[index] for index in range(len(self))[frame]]
+        first = range(len(self))[frame] * self.stream.beats
+        return from_words(self.stream, self.words[first : first + self.stream.beats])
+
+
 @dataclass(frozen=True, slots=True)
 class SimulationResult:
     """What the hardware did with some frames.
 
     Attributes:
-        outputs: for each output port int64 [frames, beats, lanes]; after a deadlock, zero where
-            nothing came.
-        taps: the same for each tap.
-        payloads: for each output port the raw words, uint32 [frames * beats, words of a beat].
+        outputs: what each output port sent.
+        taps: what was transferred at each tap, by name.
         frame_cycles: cycles between the ends of consecutive frames.
         latency: cycles from the first beat that was taken to the first that was offered.
         cycles: cycles from the start to the last beat.
@@ -68,13 +94,12 @@ class SimulationResult:
         faults: breaches of the stream protocol, beats too many included.
     """
 
-    outputs: tuple[Array, ...]
-    taps: tuple[Array, ...]
-    payloads: tuple[Array, ...]
+    outputs: tuple[Frames, ...]
+    taps: Mapping[str, Frames]
     frame_cycles: tuple[int, ...]
     latency: int
     cycles: int
-    fifo_high_water: dict[str, int]
+    fifo_high_water: Mapping[str, int]
     deadlock: Deadlock | None
     faults: tuple[str, ...]
 
@@ -92,8 +117,8 @@ class Simulation:
         component: wiring.Component,
         inputs: Sequence[Stream],
         outputs: Sequence[Stream],
-        taps: Sequence[Stream] = (),
-        fifo_depths: dict[str, int] | None = None,
+        taps: Mapping[str, Stream] | None = None,
+        fifo_depths: Mapping[str, int] | None = None,
         *,
         patience: int = 100_000,
         compiled: bool = True,
@@ -102,7 +127,8 @@ class Simulation:
 
         Args:
             component: has ports `i{k}`, `o{k}`, and perhaps taps and levels as `Accelerator` has.
-            inputs, outputs, taps: what flows through them.
+            inputs, outputs: what flows through them.
+            taps: name of each tap, and what flows there.
             fifo_depths: name and depth of each FIFO with a level port.
             patience: cycles without a beat anywhere that count as a deadlock.
             compiled: whether to use a C++ compiler if there is one.
@@ -112,7 +138,7 @@ class Simulation:
         """
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
-        self.taps = tuple(taps)
+        self.taps = dict(taps or {})
         self.fifo_depths = dict(fifo_depths or {})
         self.patience = patience
         compiler = find_compiler() if compiled else None
@@ -127,7 +153,7 @@ class Simulation:
         for streams, widths in (
             (self.inputs, ports.inputs),
             (self.outputs, ports.outputs),
-            (self.taps, ports.taps),
+            (tuple(self.taps.values()), ports.taps),
         ):
             expected = tuple(stream.layout.size for stream in streams)
             if widths != expected:
@@ -154,8 +180,8 @@ class Simulation:
             component,
             tuple(design.inputs.values()),
             tuple(design.outputs.values()),
-            [design.streams[channel] for channel in design.taps.values()] if debug else (),
-            depths if debug else {},
+            {v: design.streams[c] for v, c in design.taps.items()} if debug else None,
+            depths if debug else None,
             patience=2 * slowest + 4 * latency + 1000,
             compiled=compiled,
         )
@@ -185,7 +211,7 @@ class Simulation:
         stimulus = Stimulus(
             tuple(sent),
             tuple(_room(stream, len(frames)) for stream in self.outputs),
-            tuple(_room(stream, len(frames)) for stream in self.taps),
+            tuple(_room(stream, len(frames)) for stream in self.taps.values()),
             len(frames),
             stalls,
             int(self.patience + 100 / rarely),
@@ -194,25 +220,20 @@ class Simulation:
         return self._result(stimulus, self._engine.run(stimulus))
 
     def _result(self, stimulus: Stimulus, found: Recording) -> SimulationResult:
-        def tensors(streams: Sequence[Stream], group: Sequence[Beats]) -> tuple[Array, ...]:
-            return tuple(
-                from_words(stream, beats.words).reshape(stimulus.frames, stream.beats, stream.lanes)
-                for stream, beats in zip(streams, group, strict=True)
-            )
-
         faults = [f"o{k} changed or withdrew a beat before it was taken" for k in found.unstable]
-        for letter, counts, group in (
-            ("o", found.received, stimulus.outputs),
-            ("t", found.tapped, stimulus.taps),
-        ):
-            for k, (count, beats) in enumerate(zip(counts, group, strict=True)):
-                if count > len(beats.words):
-                    faults.append(f"{letter}{k} sent {count} beats instead of {len(beats.words)}")
+        names = [f"o{k}" for k in range(len(self.outputs))] + [f"'{name}'" for name in self.taps]
+        counts = [*found.received, *found.tapped]
+        expected = [len(beats.words) for beats in (*stimulus.outputs, *stimulus.taps)]
+        for name, count, wanted in zip(names, counts, expected, strict=True):
+            if count > wanted:
+                faults.append(f"{name} has {count} beats instead of {wanted}")
         ends = found.frame_ends
         return SimulationResult(
-            outputs=tensors(self.outputs, stimulus.outputs),
-            taps=tensors(self.taps, stimulus.taps),
-            payloads=tuple(beats.words for beats in stimulus.outputs),
+            outputs=tuple(map(Frames, self.outputs, (beats.words for beats in stimulus.outputs))),
+            taps={
+                name: Frames(stream, beats.words)
+                for (name, stream), beats in zip(self.taps.items(), stimulus.taps, strict=True)
+            },
             frame_cycles=tuple(b - a for a, b in itertools.pairwise(ends)),
             latency=found.first_output - found.first_input,
             cycles=found.cycles,
