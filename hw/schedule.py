@@ -23,13 +23,11 @@ from qcompile.hw.block import Block
 from qcompile.hw.raster_walk import RasterWalk, raster_walk
 from qcompile.hw.stage import Flow, Stage
 from qcompile.hw.streams import TensorStream
+from qcompile.hw.window import RELEASE_LATENCY
 from qcompile.types import Array
 
 FRAMES = 3
 """Frames back to back: one fills the network, the others tell the steady state."""
-
-SPARE_PIXELS = 2
-"""What a sliding window holds beyond the pixels that an output needs at once."""
 
 
 class Edge(NamedTuple):
@@ -70,12 +68,14 @@ class PortRule:
         freed: [output pixels] input pixels let go of while an output pixel is made; None if the
             stage keeps none (then it takes a pixel only when an output that needs it is next).
         room: input pixels that the stage holds: what an output needs at once.
+        spare: input pixels that it holds beyond that.
         pixels: input pixels of a frame.
     """
 
     demand: Array
     freed: Array | None
     room: int
+    spare: int
     pixels: int
 
     def needs(self, frames: int) -> Array:
@@ -86,7 +86,7 @@ class PortRule:
         """[frames * inputs] how many outputs must be done before there is room for each pixel.
 
         Args:
-            spare: pixels that the stage holds beyond `room`.
+            spare: pixels that are held beyond `room`.
         """
         pixels = np.arange(frames * self.pixels, dtype=np.int64)
         if self.freed is None:
@@ -104,12 +104,16 @@ def port_rules(stage: Stage) -> tuple[PortRule, ...]:
     feeders = stage.feeders or ((),) * len(stage.values)
     rules = []
     for stream, demand, chain in zip(stage.inputs, stage.demand, feeders, strict=True):
-        walk = _walk((*chain, *stage.blocks)[0])
+        first = (*chain, *stage.blocks)[0]
+        walk = _walk(first)
         if walk is None or walk.needed.size != demand.size:
-            rules.append(PortRule(demand, None, 0, stream.pixels))
+            rules.append(PortRule(demand, None, 0, 0, stream.pixels))
         else:
             needed = np.maximum(demand, walk.needed.reshape(-1))
-            rules.append(PortRule(needed, walk.released.reshape(-1), walk.span, stream.pixels))
+            held = getattr(first, "buffer_pixels", 0)
+            spare = max(1, int(held) - walk.span)
+            released = walk.released.reshape(-1)
+            rules.append(PortRule(needed, released, walk.span, spare, stream.pixels))
     return tuple(rules)
 
 
@@ -132,6 +136,8 @@ class StageTiming:
         leads: for each port the cycles from the last beat needed to the last beat gathered.
         tail: cycles through the pipeline.
         places: output pixels that the pipeline holds when it is stopped.
+        release: cycles from the last beat gathered of a pixel to room for another one (negative:
+            the beat is on its way longer than that).
         beats: for each port the cycles between two pixels: the beats of one.
         rules: for each port.
     """
@@ -142,13 +148,14 @@ class StageTiming:
     leads: tuple[int, ...]
     tail: int
     places: int
+    release: int
     beats: tuple[int, ...]
     rules: tuple[PortRule, ...]
 
     def room(self, port: int) -> Array:
         """[FRAMES * inputs] outputs that must have been gathered before a pixel is taken."""
         rule = self.rules[port]
-        waits = rule.waits(FRAMES, SPARE_PIXELS)
+        waits = rule.waits(FRAMES, rule.spare)
         if rule.freed is None:
             # The registers of the pipeline take the pixels on their way.
             waits = np.maximum(waits - 1 - -(-self.leads[port] // self.interval), 0)
@@ -168,7 +175,9 @@ def timing(stage: Stage) -> StageTiming:
     beats = tuple(stream.groups for stream in stage.inputs)
     places = 1 + -(-tail // interval)
     pixels = stage.output.pixels
-    return StageTiming(pixels, interval, gap, leads, tail, places, beats, port_rules(stage))
+    release = RELEASE_LATENCY - first.latency if _walk(first) is not None else 0
+    rules = port_rules(stage)
+    return StageTiming(pixels, interval, gap, leads, tail, places, release, beats, rules)
 
 
 def _interval(stage: Stage) -> tuple[int, int]:
@@ -178,8 +187,8 @@ def _interval(stage: Stage) -> tuple[int, int]:
     for position, block in enumerate(stage.blocks):
         beats = max(stream.beats for stream in block.outputs) // pixels
         arriving = max(stream.beats for stream in block.inputs)
-        if position == 0 and block.cycles <= arriving:
-            # Bound by its input, which is a limit of its own: outputs may come in bursts.
+        if position == 0 and (_walk(block) is not None or block.cycles <= arriving):
+            # Its input is a limit of its own, and so is its room: outputs may come in bursts.
             interval = max(interval, beats)
             continue
         one = max(beats, block.cycles // pixels)
@@ -266,7 +275,6 @@ def _forward(own: StageTiming, arriving: list[Array]) -> tuple[Array, list[Array
     total = FRAMES * own.pixels
     ports = range(len(arriving))
     needs = [rule.needs(FRAMES) for rule in own.rules]
-    rooms = [own.room(port) for port in ports]
     starts = np.arange(total, dtype=np.int64) // own.pixels * own.gap
     room = [np.zeros_like(times) for times in arriving]
     gathered = np.zeros(total, dtype=np.int64)
@@ -280,8 +288,15 @@ def _forward(own: StageTiming, arriving: list[Array]) -> tuple[Array, list[Array
         if np.array_equal(now, gathered):
             break
         gathered = now
-        room = [_before(gathered, rooms[port]) for port in ports]
+        room = [_freed(own, port, gathered) for port in ports]
     return gathered, room
+
+
+def _freed(own: StageTiming, port: int, gathered: Array) -> Array:
+    """When the last beat of each pixel of an input can be taken, for want of room."""
+    counts = own.room(port)
+    wait = own.release + own.beats[port] - 1
+    return np.where(counts > 0, gathered[counts - 1] + wait, 0)
 
 
 def _before(times: Array, counts: Array) -> Array:
@@ -325,7 +340,7 @@ def late_schedule(flow: Flow, early: Schedule) -> Schedule:
         for port, value in enumerate(stage.values):
             needed = _needed(own, port, gathered)
             latest[value] = np.minimum(latest.get(value, needed), needed)
-            room = _before(gathered, own.room(port))
+            room = _freed(own, port, gathered)
             rooms[Edge(value, stage.op.name, port)] = Room(room, own.beats[port])
     return _finished(flow, latest, rooms)
 
@@ -335,8 +350,8 @@ def _needed(own: StageTiming, port: int, gathered: Array) -> Array:
     needs = own.rules[port].needs(FRAMES)
     pixels = np.arange(FRAMES * own.rules[port].pixels)
     first = np.searchsorted(needs, pixels, side="right")
-    # Pixels that no output needs may come after the last one.
-    ends = np.append(gathered, gathered[-1] + own.interval + own.leads[port])
+    # Pixels that no output needs may come after the last one, at their own pace.
+    ends = np.append(gathered, gathered[-1] + own.leads[port] + own.beats[port] * pixels.size)
     return _spaced_back(ends[first] - own.leads[port], own.beats[port])
 
 

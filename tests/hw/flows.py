@@ -10,6 +10,7 @@ from amaranth.lib import wiring
 from qcompile.graph import Op
 from qcompile.hw.axis import AxisPattern, copying, sliding
 from qcompile.hw.block import Block
+from qcompile.hw.raster_walk import raster_walk
 from qcompile.hw.stage import Flow, Fold, Stage, raster_demand
 from qcompile.hw.streams import Stream, TensorStream, WindowStream
 from qcompile.types import Array, IntType
@@ -17,7 +18,7 @@ from qcompile.types import Array, IntType
 CODE = IntType(6, signed=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model(Block):
     """Figures of a block that nobody builds."""
 
@@ -59,12 +60,17 @@ class Model(Block):
         return self.products
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WindowModel(Model):
     """Figures of a sliding window."""
 
-    rows: AxisPattern | None = None
-    columns: AxisPattern | None = None
+    rows: AxisPattern
+    columns: AxisPattern
+    delay: int = 6
+
+    @property
+    def buffer_pixels(self) -> int:
+        return raster_walk(self.rows, self.columns).span + 4
 
 
 class Net:
@@ -91,8 +97,10 @@ class Net:
         target = TensorStream(rows.positions, columns.positions, groups, CODE)
         taps = WindowStream(rows.phase, columns.phase, 1, max(cost, groups), CODE)
         cycles = max(taps.beats, source.beats)
-        window = WindowModel((source,), taps, cycles, rows=rows, columns=columns)
-        blocks = (window, Model((taps,), target, taps.beats))
+        window = WindowModel(
+            sources=(source,), target=taps, cost=cycles, rows=rows, columns=columns
+        )
+        blocks = (window, Model(sources=(taps,), target=target, cost=taps.beats))
         needed = raster_demand(np.array(rows.highest()), np.array(columns.highest()), columns.size)
         op = self._op(name, value)
         return self._add(name, (value,), Stage(op, (value,), blocks, Fold(1, 1), (needed,)))
@@ -143,7 +151,7 @@ class Net:
         """The whole map to one pixel."""
         source = self.streams[value]
         target = replace(source, height=1, width=1)
-        block = Model((source,), target, source.beats)
+        block = Model(sources=(source,), target=target, cost=source.beats)
         demand = np.array([source.pixels], dtype=np.int64)
         op = self._op(name, value)
         return self._add(name, (value,), Stage(op, (value,), (block,), Fold(1, 1), (demand,)))
@@ -151,7 +159,7 @@ class Net:
     def point(self, name: str, value: str) -> str:
         """Beat by beat, as a look-up table."""
         source = self.streams[value]
-        block = Model((source,), source, source.beats)
+        block = Model(sources=(source,), target=source, cost=source.beats)
         demand = np.arange(1, source.pixels + 1)
         op = self._op(name, value)
         return self._add(name, (value,), Stage(op, (value,), (block,), Fold(1, 1), (demand,)))
@@ -167,7 +175,7 @@ class Net:
 
     def _join(self, name: str, values: tuple[str, ...], target: TensorStream) -> str:
         sources = tuple(self.streams[value] for value in values)
-        block = Model(sources, target, target.beats)
+        block = Model(sources=sources, target=target, cost=target.beats)
         demand = np.arange(1, target.pixels + 1)
         op = self._op(name, *values)
         stage = Stage(op, values, (block,), Fold(1, 1), (demand,) * len(values))
@@ -177,8 +185,10 @@ class Net:
         """A product with one pixel that is repeated."""
         source, single = self.streams[value], self.streams[pixel]
         rows, columns = copying(1, (0,) * source.height), copying(1, (0,) * source.width)
-        repeat = WindowModel((single,), source, source.beats, rows=rows, columns=columns)
-        block = Model((source, source), source, source.beats)
+        repeat = WindowModel(
+            sources=(single,), target=source, cost=source.beats, rows=rows, columns=columns
+        )
+        block = Model(sources=(source, source), target=source, cost=source.beats)
         demand = (np.arange(1, source.pixels + 1), np.ones(source.pixels, dtype=np.int64))
         op = self._op(name, value, pixel)
         values = (value, pixel)

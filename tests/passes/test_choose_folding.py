@@ -22,7 +22,13 @@ from tests.hw.flows import Model, image
 
 
 def stage(name: str, fold: Fold, cycles: int, multipliers: int, ram_bits: int = 0) -> Stage:
-    block = Model((image(1, 1),), image(1, 1), cycles, products=multipliers, memory=ram_bits)
+    block = Model(
+        sources=(image(1, 1),),
+        target=image(1, 1),
+        cost=cycles,
+        products=multipliers,
+        memory=ram_bits,
+    )
     op = Op(name=name, inputs=("x",), outputs=(name,))
     return Stage(op, ("x",), (block,), fold, (np.ones(1, dtype=np.int64),))
 

@@ -1,0 +1,271 @@
+"""The cycle model of a network whose FIFOs can be full: what a design really does.
+
+The events are those of `schedule`, pixel by pixel, but a pixel leaves its writer only when every
+reader, or the FIFO before it, takes it. They depend on each other in both directions, so they are
+computed one after the other, stage by stage as far as each one gets: a few microseconds a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qcompile.hw.fifo import Fifo
+from qcompile.hw.schedule import Edge, StageTiming, frame_cycles, streams, timing
+from qcompile.hw.stage import Flow
+from qcompile.hw.streams import TensorStream
+
+FRAMES = 3
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a simulation will measure.
+
+    Attributes:
+        finished: cycle of the last output beat of each frame, from the first input beat on.
+        first: cycle in which the first output pixel is complete.
+    """
+
+    finished: tuple[int, ...]
+    first: int
+
+    @property
+    def interval(self) -> int:
+        """Cycles from frame to frame in the steady state."""
+        return self.finished[-1] - self.finished[-2]
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the first input beat to the last output beat of the first frame."""
+        return self.finished[0]
+
+
+class Stopped(ValueError):
+    """The network stops for ever; `full` are the edges whose FIFOs are full."""
+
+    def __init__(self, full: tuple[Edge, ...]) -> None:
+        self.full = full
+        names = ", ".join(f"{edge.value} -> {edge.reader or 'output'}" for edge in full)
+        super().__init__(f"the network stops for ever with full FIFOs: {names}")
+
+
+def predict(flow: Flow, depths: Mapping[Edge, int], cycles: int | None = None) -> Prediction:
+    """Runs three frames, back to back, into outputs that never wait.
+
+    Args:
+        flow: the stages.
+        depths: beats of the FIFO of each edge; no entry is 0.
+        cycles: a frame arrives in so many cycles; default: as fast as the network takes it.
+
+    Raises:
+        Stopped: it comes to a halt.
+    """
+    return _Run(flow, depths, cycles).run()
+
+
+@dataclass
+class _Link:
+    """An edge: what waits in it, and when its reader takes what.
+
+    Times are of the last beat of each pixel, as far as they are known.
+
+    Attributes:
+        depth: pixels that the FIFO holds; 0 for none.
+        delay: cycles through the FIFO.
+        beats: cycles that the reader needs for a pixel.
+        entered: into the FIFO.
+        taken: by the reader.
+        waits: outputs that the reader must have gathered before each pixel.
+        needs: pixels that the reader needs for each output.
+    """
+
+    edge: Edge
+    depth: int
+    delay: int
+    beats: int
+    reader: _Node | None = None
+    lead: int = 0
+    entered: list[int] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)
+    waits: list[int] = field(default_factory=list)
+    needs: list[int] = field(default_factory=list)
+
+    def ready(self, pixel: int) -> int | None:
+        """When the reader can take a pixel at the earliest; None while that is not known."""
+        start = self.taken[pixel - 1] + self.beats if pixel else 0
+        reader = self.reader
+        if reader is None:
+            return start
+        count = self.waits[pixel]
+        if not count:
+            return start
+        if count > len(reader.gathered):
+            return None
+        return max(start, reader.gathered[count - 1] + reader.own.release + self.beats - 1)
+
+    def take(self) -> bool:
+        """The reader takes what waits in the FIFO, as far as is known."""
+        before = len(self.taken)
+        for pixel in range(before, len(self.entered)):
+            ready = self.ready(pixel)
+            if ready is None:
+                break
+            self.taken.append(max(ready, self.entered[pixel] + self.delay))
+        return len(self.taken) > before
+
+    def offer(self, pixel: int, time: int) -> int | None:
+        """A pixel is offered from a time on; when it leaves, None while that is not known."""
+        if len(self.entered) > pixel:
+            return self.entered[pixel]
+        if self.depth:
+            behind = pixel - self.depth
+            if behind >= len(self.taken):
+                return None
+            when = max(time, self.taken[behind] + 1) if behind >= 0 else time
+        else:
+            ready = self.ready(pixel)
+            if ready is None:
+                return None
+            when = max(time, ready)
+            self.taken.append(when)
+        self.entered.append(when)
+        return when
+
+
+@dataclass
+class _Node:
+    """A stage, or an input of the graph (which gathers everything at its arrival)."""
+
+    own: StageTiming
+    total: int
+    beats: int
+    sources: list[_Link]
+    links: list[_Link]
+    gathered: list[int] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+
+    def advance(self) -> bool:
+        """As far as is known; whether that was any further."""
+        moved = any([link.take() for link in self.sources if link.depth])
+        while self._gather() | self._leave():
+            moved = True
+        return moved
+
+    def _gather(self) -> bool:
+        own, gathered, left = self.own, self.gathered, self.left
+        before = len(gathered)
+        limit = min(self.total, len(left) + own.places)
+        for pixel in range(before, limit):
+            time = gathered[-1] + own.interval if pixel else 0
+            if own.gap and pixel and pixel % own.pixels == 0:
+                time += own.gap
+            if pixel >= own.places:
+                time = max(time, left[pixel - own.places] - own.tail)
+            for link in self.sources:
+                need = link.needs[pixel]
+                if need > len(link.taken):
+                    return len(gathered) > before
+                if need:
+                    time = max(time, link.taken[need - 1] + link.lead)
+            gathered.append(time)
+        return len(gathered) > before
+
+    def _leave(self) -> bool:
+        gathered, left, tail = self.gathered, self.left, self.own.tail
+        before = len(left)
+        for pixel in range(before, len(gathered)):
+            time = gathered[pixel] + tail
+            if pixel:
+                time = max(time, left[-1] + self.beats)
+            times = [link.offer(pixel, time) for link in self.links]
+            last = time
+            for when in times:
+                if when is None:
+                    return len(left) > before
+                last = max(last, when)
+            left.append(last)
+        return len(left) > before
+
+
+class _Run:
+    """All nodes and links of a flow."""
+
+    def __init__(self, flow: Flow, depths: Mapping[Edge, int], cycles: int | None) -> None:
+        self.flow = flow
+        known = streams(flow)
+        self.links = {value: list[_Link]() for value in known}
+        self.nodes: list[_Node] = []
+        for value in flow.outputs:
+            self._link(Edge(value, "", 0), known[value], known[value], depths)
+        for stage in reversed(flow.stages):
+            own, sources = timing(stage), []
+            for port, value in enumerate(stage.values):
+                edge = Edge(value, stage.op.name, port)
+                link = self._link(edge, known[value], stage.inputs[port], depths)
+                link.lead = own.leads[port]
+                link.waits = own.room(port).tolist()
+                link.needs = own.rules[port].needs(FRAMES).tolist()
+                sources.append(link)
+            node = self._node(own, stage.output, sources, self.links[stage.op.output])
+            for link in sources:
+                link.reader = node
+        self.nodes.reverse()
+        for value, stream in flow.inputs.items():
+            beats = stream.groups if cycles is None else max(stream.groups, cycles // stream.pixels)
+            own = StageTiming(stream.pixels, beats, 0, (), 0, 1, 0, (), ())
+            node = self._node(own, stream, [], self.links[value])
+            node.total = FRAMES * stream.pixels
+
+    def _link(
+        self,
+        edge: Edge,
+        stream: TensorStream,
+        wanted: TensorStream,
+        depths: Mapping[Edge, int],
+    ) -> _Link:
+        depth = depths.get(edge, 0)
+        delay = Fifo(stream, depth).latency if depth else 0
+        # Another number of lanes costs the cycles of the narrower side, and a register.
+        delay += int(stream.lanes != wanted.lanes)
+        beats = max(stream.groups, wanted.groups)
+        pixels = max(1, depth // stream.groups) if depth else 0
+        link = _Link(edge, pixels, delay, beats)
+        self.links[edge.value].append(link)
+        return link
+
+    def _node(
+        self, own: StageTiming, stream: TensorStream, sources: list[_Link], links: list[_Link]
+    ) -> _Node:
+        node = _Node(own, FRAMES * stream.pixels, stream.groups, sources, links)
+        self.nodes.append(node)
+        return node
+
+    def run(self) -> Prediction:
+        """Advances until nothing moves any more."""
+        while any([node.advance() for node in self.nodes]):
+            pass
+        stuck = [node for node in self.nodes if len(node.left) < node.total]
+        if stuck:
+            raise Stopped(
+                tuple(
+                    link.edge
+                    for links in self.links.values()
+                    for link in links
+                    if link.depth and len(link.entered) - len(link.taken) >= link.depth
+                )
+            )
+        ends = [0] * FRAMES
+        first = 0
+        for value in self.flow.outputs:
+            link = next(link for link in self.links[value] if not link.edge.reader)
+            pixels = len(link.taken) // FRAMES
+            first = max(first, link.taken[0])
+            frames = [link.taken[(frame + 1) * pixels - 1] for frame in range(FRAMES)]
+            ends = [max(pair) for pair in zip(ends, frames, strict=True)]
+        return Prediction(tuple(ends), first)
+
+
+def slowdown(flow: Flow, depths: Mapping[Edge, int]) -> float:
+    """Cycles from frame to frame in relation to those of the bottleneck; 1.0 is the best."""
+    return predict(flow, depths).interval / frame_cycles(flow)
