@@ -120,10 +120,10 @@ def gathered(
     source: TensorStream, rows: AxisPattern, columns: AxisPattern, pad_value: int = 0
 ) -> tuple[Block, ...]:
     """Pixels copied along both axes."""
-    window = Window(source, rows, columns, 1, 1, pad_value=pad_value)
+    window = Window(source, rows, columns, source.groups, 1, pad_value=pad_value)
     flags = window.outputs[0]
     assert isinstance(flags, WindowStream)
-    return (window, Take(flags, rows.positions, columns.positions))
+    return (window, Take(flags))
 
 
 class AffinePlanner:

@@ -45,6 +45,8 @@ class GatherPlanner:
     """NearestResize, and Pad and Slice along the spatial axes."""
 
     def refusal(self, graph: Graph, op: Op) -> Unsupported | None:
+        if graph.types[op.inputs[0]].rank != 4:
+            return refuse(op, "moves elements that are no pixels", "use --target c")
         if isinstance(op, Pad) and (op.begins[1] or op.ends[1]):
             return refuse(op, "pads channels", "use --target c")
         if isinstance(op, Slice) and any(step < 1 for step in op.steps):
@@ -135,7 +137,11 @@ class DepthToSpacePlanner:
         return None
 
     def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:
-        channels = channels_of(graph.output_type(op))
+        assert isinstance(op, DepthToSpace)
+        channels, block = channels_of(graph.output_type(op)), op.block**2
+        if op.column_major or channels == 1:
+            # Neighbouring channels go to different pixels: whole blocks, or one by one.
+            return (Fold(1, 1), *(Fold(1, block * lanes) for lanes in divisors(channels)))
         return tuple(Fold(1, lanes) for lanes in divisors(channels))
 
     def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def transposed_axis(
     for position, found in enumerate(solutions):
         if not found:
             bases[position] = bases[position - 1] if position else -(taps * step)
-    if any(later < earlier for earlier, later in zip(bases, bases[1:], strict=False)):
+    if any(later < earlier for earlier, later in itertools.pairwise(bases)):
         step = 1
         bases, lowest = [], size
         for found in reversed(solutions):
