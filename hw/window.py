@@ -48,6 +48,9 @@ class Window(Block):
         groups: parts of the channels that the taps are walked for one after the other.
         folds: how often each part is repeated.
         pad_value: what taps outside read.
+        extra: further pixels of buffer. Where the walk asks for input unevenly (a stride in the
+            rows), a buffer that is no larger than needed makes the writer wait for some rows and
+            the reader for others; one more row of the input lets them run at the same time.
     """
 
     stream: TensorStream
@@ -56,6 +59,7 @@ class Window(Block):
     groups: int = 1
     folds: int = 1
     pad_value: int = 0
+    extra: int = 0
 
     def __post_init__(self) -> None:
         if (self.rows.size, self.columns.size) != (self.stream.height, self.stream.width):
@@ -64,6 +68,8 @@ class Window(Block):
             raise ValueError(f"{self.groups} groups do not divide {self.stream.groups} words")
         if self.folds < 1:
             raise ValueError(f"{self.folds} folds")
+        if self.extra < 0:
+            raise ValueError(f"{self.extra} extra pixels")
         if not self.stream.element.low <= self.pad_value <= self.stream.element.high:
             raise ValueError(f"padding with {self.pad_value}, which is no {self.stream.element}")
 
@@ -111,7 +117,8 @@ class Window(Block):
 
     @property
     def buffer_pixels(self) -> int:
-        return self.walk.span + self.slack
+        """Pixels of the buffer."""
+        return self.walk.span + self.slack + self.extra
 
     @property
     def depth(self) -> int:
