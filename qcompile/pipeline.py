@@ -198,6 +198,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             evaluation=evaluation,
             verified=True if options.verify else None,
             details=details,
+            hardware=emitted.hardware,
         )
     return CompileResult(
         options,

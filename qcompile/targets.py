@@ -15,6 +15,7 @@ from qcompile.errors import VerificationError
 from qcompile.feeds import Feed
 from qcompile.graph import Graph
 from qcompile.options import CompileOptions, Target
+from qcompile.report.hardware import HardwareReport
 from qcompile.sim.compare import compare_runs
 from qcompile.sim.executor import Executor
 from qcompile.sim.file import load_network, network_bytes
@@ -50,6 +51,11 @@ class Emitted(Protocol):
         """Working memory."""
         ...
 
+    @property
+    def hardware(self) -> HardwareReport | None:
+        """Cost and speed of an accelerator."""
+        ...
+
     def verify(self, feeds: Sequence[Feed]) -> dict[str, Any]:
         """Compares what was emitted with the simulator on the feeds; returns what was measured.
 
@@ -65,6 +71,7 @@ class EmittedC:
 
     graph: Graph
     program: CProgram
+    hardware: HardwareReport | None = None
 
     @property
     def artifacts(self) -> Artifacts:
@@ -99,6 +106,7 @@ class EmittedNetwork:
     layer_bytes: Mapping[str, int] | None = None
     constant_bytes: int | None = None
     arena_bytes: int | None = None
+    hardware: HardwareReport | None = None
 
     def verify(self, feeds: Sequence[Feed]) -> dict[str, Any]:
         """Reads the file back and compares every tensor."""
@@ -131,6 +139,10 @@ def emit(
     Raises:
         UnsupportedError: the target refuses operators; lists all of them.
     """
+    if options.target is Target.HDL:
+        from qcompile.target_hdl import emit_hdl
+
+        return emit_hdl(graph, options, metadata, feeds)
     executor = Executor(graph)
     vectors: list[Mapping[str, Array]] = [
         {**feed, **executor.run(feed)} for feed in feeds[:VECTORS]

@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qcompile.errors import QCompileError
-from qcompile.fold_file import fixed_folds as fixed_folds
-from qcompile.fold_file import fold_text as fold_text
 from qcompile.hw.stage import Fold, Stage
 from qcompile.hw.streams import Stream
 

@@ -28,6 +28,7 @@ LAYERS = (
         "report",
         "result",
         "output",
+        "target_hdl",
         "targets",
     },
     {"cli", "progress"},

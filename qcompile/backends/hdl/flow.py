@@ -134,11 +134,6 @@ class StreamGraph:
         """Operator name -> its foldings."""
         return {op.name: PLANNERS[type(op)].folds(self.graph, op) for op in self.ops}
 
-    def candidates(self) -> dict[str, Sequence[Stage]]:
-        """Operator name -> its stages, one for each folding."""
-        folds = self.folds()
-        return {op.name: [self.stage(op, fold) for fold in folds[op.name]] for op in self.ops}
-
     def stage(self, op: Op, fold: Fold) -> Stage:
         """One operator with a folding, reading the values that carry its inputs."""
         stage = PLANNERS[type(op)].stage(self.graph, op, fold)

@@ -1,0 +1,232 @@
+"""The HDL back end: an integer graph becomes a streaming accelerator."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qcompile.backends.artifacts import Artifacts
+from qcompile.backends.c.names import identifier, unique
+from qcompile.backends.hdl.assemble import LONGEST_NAME, assemble, stage_prefix
+from qcompile.backends.hdl.emit import emit
+from qcompile.backends.hdl.emit_request import EmitRequest, LayerRow, PortTensor
+from qcompile.backends.hdl.flow import StreamGraph
+from qcompile.devices import Device
+from qcompile.entry_name import check_entry
+from qcompile.errors import Unsupported, UnsupportedError
+from qcompile.fold_file import fixed_folds, fold_text
+from qcompile.graph import Graph
+from qcompile.hdl_options import FifoPolicy
+from qcompile.hw.design import Design
+from qcompile.hw.schedule import Edge, Schedule, schedule, streams
+from qcompile.hw.stage import Flow, Fold, Stage
+from qcompile.passes.choose_folding import ChooseFolding, FoldingLimits, cycles_for
+from qcompile.passes.size_fifos import FifoPlan, SizeFifos
+from qcompile.sim.file import load_network, network_bytes
+from qcompile.types import Array
+
+NETWORK_FILE = "network.qnet.npz"
+FOLD_FILE = "fold.toml"
+WITHOUT_DEVICE = 64
+"""Multipliers to use where neither a device nor a target says how many."""
+
+
+@dataclass(frozen=True)
+class HdlPlan:
+    """An accelerator before it is written: every decision, nothing elaborated."""
+
+    streams: StreamGraph
+    flow: Flow
+    fifos: FifoPlan
+    schedule: Schedule
+    design: Design
+
+    @property
+    def folds(self) -> dict[str, Fold]:
+        """Operator name -> its folding."""
+        return {stage.op.name: stage.fold for stage in self.flow.stages}
+
+    def fifo_bits(self) -> dict[Edge, int]:
+        """Edge -> payload bits of its FIFO."""
+        return self._bits({edge: size.depth for edge, size in self.fifos.sizes.items()})
+
+    def fifo_minimum_bits(self) -> int:
+        """Payload bits of FIFOs that are just deep enough never to stop."""
+        least = {edge: size.minimum + size.margin for edge, size in self.fifos.sizes.items()}
+        return sum(self._bits(least).values())
+
+    def _bits(self, depths: Mapping[Edge, int]) -> dict[Edge, int]:
+        known = streams(self.flow)
+        return {edge: depth * known[edge.value].beat_bits for edge, depth in depths.items()}
+
+
+@dataclass(frozen=True)
+class HdlProgram:
+    """An emitted accelerator."""
+
+    plan: HdlPlan
+    artifacts: Artifacts
+    request: EmitRequest
+
+
+@dataclass(frozen=True)
+class HdlBackend:
+    """Options of the HDL back end.
+
+    Attributes:
+        entry: prefix of module and file names.
+        device: limits what may be used; None for no limit.
+        clock: MHz.
+        target_fps: frames a second to reach with as little as possible.
+        multipliers: at most so many.
+        fold: file with the folding of layers.
+        fifos: what the FIFOs are for.
+    """
+
+    entry: str = "model"
+    device: Device | None = None
+    clock: float = 100.0
+    target_fps: float | None = None
+    multipliers: int | None = None
+    fold: Path | None = None
+    fifos: FifoPolicy = FifoPolicy.RATE
+
+    def __post_init__(self) -> None:
+        check_entry(self.entry, hdl=True)
+
+    def check(self, graph: Graph) -> list[Unsupported]:
+        """All operators this back end refuses."""
+        return list(StreamGraph(graph).refused())
+
+    def plan(self, graph: Graph) -> HdlPlan:
+        """Chooses foldings and FIFO depths, and puts the design together.
+
+        Raises:
+            UnsupportedError: `check` found something.
+            QCompileError: the device is too small, or the target out of reach.
+        """
+        problems = self.check(graph)
+        if problems:
+            raise UnsupportedError(problems, "the HDL back end")
+        streams = StreamGraph(graph)
+        flow = streams.flow(self._choose(streams))
+        fifos = SizeFifos(self.fifos).run(flow)
+        depths = {edge: size.depth for edge, size in fifos.sizes.items()}
+        design = assemble(flow, depths, f"{self.entry}_core", streams.aliases)
+        return HdlPlan(streams, flow, fifos, schedule(flow), design)
+
+    def emit(
+        self,
+        graph: Graph,
+        metadata: Mapping[str, str] | None = None,
+        vectors: Sequence[Mapping[str, Array]] = (),
+    ) -> HdlProgram:
+        """Verilog, testbench, manifest and so on.
+
+        Args:
+            graph: an INTEGER graph.
+            metadata: what the files say of their origin.
+            vectors: for each frame of the testbench every tap, by value name.
+
+        Raises:
+            UnsupportedError: `check` found something.
+            QCompileError: the device is too small, or the target out of reach.
+        """
+        plan = self.plan(graph)
+        metadata = {**(metadata or {}), "fifos": self.fifos.value}
+        request = self._request(graph, plan, metadata, vectors)
+        files = {
+            **emit(request).files,
+            NETWORK_FILE: network_bytes(graph, metadata),
+            FOLD_FILE: fold_text(plan.folds),
+        }
+        return HdlProgram(plan, Artifacts(files), request)
+
+    def _choose(self, streams: StreamGraph) -> dict[str, Stage]:
+        """One stage for each operator."""
+        allowed = streams.folds()
+        fixed = {} if self.fold is None else fixed_folds(self.fold, allowed)
+        candidates = {
+            op.name: [
+                streams.stage(op, fold)
+                for fold in allowed[op.name]
+                if fixed.get(op.name, fold) == fold
+            ]
+            for op in streams.ops
+        }
+        return ChooseFolding(self._limits(), fixed).run(candidates)
+
+    def _limits(self) -> FoldingLimits:
+        """What the options and the device leave room for."""
+        cycles = None if self.target_fps is None else cycles_for(self.target_fps, self.clock)
+        multipliers, ram_bits = self.multipliers, None
+        if self.device is not None:
+            multipliers = multipliers or self.device.multipliers
+            ram_bits = self.device.ram_bits
+        if self == HdlBackend(self.entry, clock=self.clock, fifos=self.fifos):
+            multipliers = WITHOUT_DEVICE
+        return FoldingLimits(cycles, multipliers, ram_bits)
+
+    def _request(
+        self,
+        graph: Graph,
+        plan: HdlPlan,
+        metadata: Mapping[str, str],
+        vectors: Sequence[Mapping[str, Array]],
+    ) -> EmitRequest:
+        """What the files are made from."""
+        layers = self._layers(plan)
+        text = repr([(row.name, row.fold, row.cycles) for row in layers])
+        return EmitRequest(
+            design=plan.design,
+            network=graph.name,
+            inputs=tuple(PortTensor(v, graph.types[v]) for v in plan.streams.inputs),
+            outputs=tuple(PortTensor(v, graph.types[v]) for v in plan.streams.outputs),
+            layers=layers,
+            interval=plan.schedule.interval,
+            latency=plan.schedule.latency,
+            vectors=vectors,
+            entry=self.entry,
+            clock=self.clock,
+            device=self.device,
+            metadata=metadata,
+            build=zlib.crc32(text.encode()),
+        )
+
+    def _layers(self, plan: HdlPlan) -> tuple[LayerRow, ...]:
+        """One row for each stage."""
+        names = [identifier(stage.op.name, LONGEST_NAME) or "layer" for stage in plan.flow.stages]
+        rows = []
+        for index, (name, stage) in enumerate(zip(unique(names), plan.flow.stages, strict=True)):
+            nodes = tuple(
+                node.name for node in plan.design.nodes if node.name.startswith(stage_prefix(index))
+            )
+            rows.append(
+                LayerRow(
+                    name=name,
+                    operator=stage.op.label(),
+                    kind=stage.op.kind,
+                    nodes=nodes,
+                    fold=stage.fold,
+                    cycles=stage.cycles,
+                    latency=stage.latency,
+                    ram_bits=stage.ram_bits,
+                    multipliers=stage.multipliers,
+                )
+            )
+        return tuple(rows)
+
+
+def rebuild(folder: Path) -> Design:
+    """The design of an emitted folder, from its network file and its foldings.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    graph, metadata = load_network(folder / NETWORK_FILE)
+    backend = HdlBackend(
+        fold=folder / FOLD_FILE, fifos=FifoPolicy(metadata.get("fifos", FifoPolicy.RATE.value))
+    )
+    return backend.plan(graph).design
