@@ -164,7 +164,8 @@ class MatrixVector(Block):
     @property
     def multipliers(self) -> int:
         if self.products is Products.MULTIPLIER:
-            return self.pe * self.window.lanes
+            tiles = self.size.tiles(self.element, self.window.element)
+            return self.pe * self.window.lanes * tiles
         if self.products is Products.PACKED:
             return -(-self.pe // 2) * self.window.lanes
         return 0
@@ -187,9 +188,14 @@ class MatrixVector(Block):
             return rom + MultiplierDots.delay_of(lanes)
         if self.products is Products.PACKED:
             return rom + PackedDots.delay_of(lanes, self.element, activation, self.size)
-        if self.products is Products.LOGIC:
-            return rom + LogicDots.delay_of(lanes)
+        if self.products in (Products.LOGIC, Products.DIGITS):
+            return rom + LogicDots.delay_of(lanes, self._digits)
         return rom + TernaryDots.delay_of(lanes)
+
+    @property
+    def _digits(self) -> IntType | None:
+        """Weights of `LogicDots`, None for ternary ones."""
+        return self.element if self.products is Products.DIGITS else None
 
     @property
     def teams(self) -> list[range]:
@@ -209,8 +215,8 @@ class MatrixVector(Block):
             return MultiplierDots(rows, lanes, self.element, activation)
         if self.products is Products.PACKED:
             return PackedDots(rows, lanes, self.element, activation, self.size)
-        if self.products is Products.LOGIC:
-            return LogicDots(rows, lanes, activation)
+        if self.products in (Products.LOGIC, Products.DIGITS):
+            return LogicDots(rows, lanes, self._digits, activation)
         return TernaryDots(rows, lanes, activation, self.products is Products.BINARY)
 
     def rom_rows(self) -> list[list[int]]:

@@ -16,6 +16,7 @@ class Products(enum.Enum):
     MULTIPLIER: one hardware multiplier for each product.
     PACKED: the weights of two neighbouring rows share one multiplier.
     LOGIC: ternary weights select 0, a, 2a; the sum of the activations is subtracted once.
+    DIGITS: the same for each digit of two bits of any weights: no multiplier, many adders.
     TERNARY: ternary weights and activations: bit planes and population counts.
     BINARY: weights -1 and 1 only, ternary activations (padding is code 0): as TERNARY, with the
         count of the activations that are not 0 shared by all rows, and one bit a weight.
@@ -24,6 +25,7 @@ class Products(enum.Enum):
     MULTIPLIER = "multiplier"
     PACKED = "packed"
     LOGIC = "logic"
+    DIGITS = "digits"
     TERNARY = "ternary"
     BINARY = "binary"
 
@@ -100,7 +102,7 @@ def choose_products(
     weights: IntType,
     activation: IntType,
     codes: Array | None = None,
-    size: MultiplierSize = MULTIPLIER_18,
+    size: MultiplierSize | None = MULTIPLIER_18,
 ) -> Products:
     """The strategy of the fewest multipliers and logic cells.
 
@@ -108,7 +110,7 @@ def choose_products(
         weights: type of the weights.
         activation: type of what they multiply.
         codes: the weights themselves; without them, only the type counts.
-        size: the multiplier of the family.
+        size: the multiplier of the family; None where there is none (left).
     """
     bounds = weights.range
     if codes is not None and codes.size:
@@ -119,6 +121,8 @@ def choose_products(
         if codes is not None and bool((codes != 0).all()):
             return Products.BINARY
         return Products.TERNARY
+    if size is None:
+        return Products.DIGITS
     if pack(weights, activation, 1, size) is not None:
         return Products.PACKED
     return Products.MULTIPLIER
@@ -142,6 +146,6 @@ def encode(products: Products, weights: IntType, codes: Array, lower: bool) -> A
         return codes < 0
     if products is Products.LOGIC:
         return codes + 1
-    if products is Products.PACKED and lower:
+    if products is Products.DIGITS or (products is Products.PACKED and lower):
         return codes + weight_offset(weights)
     return codes & ((1 << code_bits(products, weights)) - 1)

@@ -97,7 +97,7 @@ def check(block: MatrixVector, rng: np.random.Generator, **options: object) -> N
     check_block(block, rng, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(2 * len(Products)))
 def test_random_units(seed: int) -> None:
     rng = np.random.default_rng(seed)
     products = list(Products)[seed % len(Products)]
@@ -166,13 +166,16 @@ def test_roms_small_and_large(depth: int, phases: int) -> None:
         (IntType(5, narrow=True), IntType(6, signed=False)),
     ],
 )
-def test_widths_with_extreme_values(element: IntType, activation: IntType) -> None:
+@pytest.mark.parametrize("products", [Products.MULTIPLIER, Products.DIGITS])
+def test_widths_with_extreme_values(
+    products: Products, element: IntType, activation: IntType
+) -> None:
     rng = np.random.default_rng(element.bits)
     for low in (True, False):
         weights = np.full((1, 1, 2, 2, 2, 3), element.low if low else element.high)
         block = unit(
             rng,
-            Products.MULTIPLIER,
+            products,
             element,
             activation,
             simd=3,
@@ -209,8 +212,9 @@ def test_packed_products_exhaustively(signed: bool, bits: tuple[int, int]) -> No
     frame = np.repeat(values, len(pairs))[:, None]
     expected = (values[:, None, None] * pairs).reshape(-1, 2)
     np.testing.assert_array_equal(simulate(block, frame).outputs[0][0], expected)
-    plain = dataclasses.replace(block, products=Products.MULTIPLIER)
-    np.testing.assert_array_equal(simulate(plain, frame).outputs[0][0], expected)
+    for other in (Products.MULTIPLIER, Products.DIGITS):
+        same = dataclasses.replace(block, products=other)
+        np.testing.assert_array_equal(simulate(same, frame).outputs[0][0], expected)
 
 
 @pytest.mark.parametrize("simd", [1, 2, 3, 5, 8])
@@ -253,15 +257,14 @@ def test_packed_rows_at_their_extremes(simd: int, element: IntType, activation: 
 
 @pytest.mark.parametrize(
     ("products", "pe"),
-    [(Products.MULTIPLIER, 9), (Products.PACKED, 11), (Products.LOGIC, 17), (Products.BINARY, 17)],
+    [(Products.MULTIPLIER, 9), (Products.PACKED, 11), (Products.LOGIC, 17)],
 )
 def test_teams_of_rows(products: Products, pe: int) -> None:
     """Rows beyond the first team work behind it, at the same rate, phases included."""
     rng = np.random.default_rng(pe)
     element = TERNARY if products in WITHOUT_MULTIPLIER else I4
-    activation = TERNARY if products is Products.BINARY else IntType(3)
     block = unit(
-        rng, products, element, activation, pe=pe, simd=1, fold_beats=2, rows=(0, 1), folds=2
+        rng, products, element, IntType(3), pe=pe, simd=1, fold_beats=2, rows=(0, 1), folds=2
     )
     assert len(block.teams) > 1
     check(block, rng)
@@ -272,6 +275,7 @@ def test_multipliers() -> None:
     assert unit(rng, Products.MULTIPLIER, pe=5, simd=3).multipliers == 15
     assert unit(rng, Products.PACKED, pe=5, simd=3).multipliers == 9
     assert unit(rng, Products.LOGIC, TERNARY).multipliers == 0
+    assert unit(rng, Products.DIGITS).multipliers == 0
 
 
 def test_choice() -> None:
@@ -281,6 +285,8 @@ def test_choice() -> None:
     assert choose_products(IntType(8), IntType(8)) is Products.MULTIPLIER
     assert choose_products(I4, U6, size=MultiplierSize(13, 18)) is Products.MULTIPLIER
     assert choose_products(I4, U6, size=MultiplierSize(18, 6)) is Products.MULTIPLIER
+    assert choose_products(I4, U6, size=None) is Products.DIGITS
+    assert choose_products(TERNARY, U6, size=None) is Products.LOGIC
     assert choose_products(TERNARY, U6) is Products.LOGIC
     assert choose_products(I4, U6, signs) is Products.LOGIC
     assert choose_products(TERNARY, TERNARY) is Products.TERNARY
