@@ -37,12 +37,12 @@ def assemble(
         builder.offer(value, value, stream, flow)
     for index, stage in enumerate(flow.stages):
         builder.place(stage, index, flow)
-    outputs = {}
+    outputs: dict[str, TensorStream] = {}
     for value in flow.outputs:
         channel = builder.route(value, "", 0, None)
-        stream = builder.streams[channel]
-        assert isinstance(stream, TensorStream)
-        outputs[channel] = stream
+        leaving = builder.streams[channel]
+        assert isinstance(leaving, TensorStream)
+        outputs[channel] = leaving
     taps = dict(builder.taps)
     for value, carrier in (aliases or {}).items():
         if carrier in taps:
@@ -86,7 +86,7 @@ class _Builder:
         edges = [Edge(value, stage.op.name, port) for stage, port in flow.readers(value)]
         if value in flow.outputs:
             edges.append(Edge(value, "", 0))
-        branches = (channel,)
+        branches: tuple[str, ...] = (channel,)
         if len(edges) > 1:
             base = identifier(value, LONGEST_NAME) or "value"
             branches = self.add(f"{base}_fork", Fork(stream, len(edges)), channel)

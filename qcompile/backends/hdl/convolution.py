@@ -159,4 +159,4 @@ def _flags(window: Window) -> WindowStream:
 def _is_depthwise(layer: _Layer) -> bool:
     """One filter for each channel, each reading only that channel."""
     _, filters, channels, _ = layer.weights.shape
-    return channels == 1 and filters == layer.groups and filters > 1
+    return bool(channels == 1 and filters == layer.groups and filters > 1)
