@@ -148,10 +148,17 @@ class MultiplyShift(wiring.Component):
             extra = delayed(m, extra, 1, f"extra{lane}_{step}")
             at += 1
         if plan.clamps:
-            limited = clamp(total, plan.low, plan.high, Mux)
-            total = registered(limited, "code", element_shape(self._element))
+            total = registered(self._limited(total), "code", element_shape(self._element))
             at += 1
         return total, at
+
+    def _limited(self, value: Value) -> Value:
+        """`value` within low .. high; where that is all of a type, its upper bits decide."""
+        limits = Range(self._plan.low, self._plan.high)
+        whole = IntType.holding(limits)
+        if whole.range == limits:
+            return _saturated(value, whole.bits, whole.signed)
+        return clamp(value, limits.low, limits.high, Mux)
 
 
 def _product_stages(plan: Plan) -> int:
@@ -177,12 +184,16 @@ def _is(value: Value, constant: int) -> bool:
     return isinstance(value, Const) and value.value == constant
 
 
-def _saturated(value: Value, bits: int) -> Value:
-    """`value` limited to `bits` bits of two's complement: looks at the bits above only."""
+def _saturated(value: Value, bits: int, is_signed: bool = True) -> Value:
+    """A signed `value` limited to an integer type of `bits` bits."""
     sign = value[-1]
-    inside = value[bits - 1 :] == Cat(sign for _ in range(len(value) - bits + 1))
-    edge = Cat(*(~sign for _ in range(bits - 1)), sign)
-    return Mux(inside, value[:bits], edge).as_signed()
+    value = Cat(value, *(sign for _ in range(len(value), bits + 1)))
+    upper = value[bits - 1 :] if is_signed else value[bits:]
+    inside = upper == (Cat(sign for _ in range(len(upper))) if is_signed else 0)
+    edge = Cat(~sign for _ in range(bits))
+    if not is_signed:
+        return Mux(inside, value[:bits], edge)
+    return Mux(inside, value[:bits], edge ^ (1 << (bits - 1))).as_signed()
 
 
 def _partial_products(sum_: Value, bits: int, multiplier: Value, plan: Plan) -> list[Value]:

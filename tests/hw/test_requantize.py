@@ -160,6 +160,19 @@ def test_wrong_hardware_shows(
         check_block(block, np.random.default_rng(0), inputs=[[frame]], stalls=(), reset=False)
 
 
+@pytest.mark.parametrize("acc_bits", [3, 5, 6, 7, 9])
+@pytest.mark.parametrize(("low", "high"), [(0, 31), (-32, 31), (0, 30), (-31, 31), (1, 6), (0, 0)])
+def test_limits_of_whole_types_and_others(acc_bits: int, low: int, high: int) -> None:
+    acc = IntType(acc_bits)
+    epilogue = numerics.Requantize((3, -3), (32, 0), (6,), low, high, (acc.low,), (acc.high,))
+    for factor in (1, 8, 40):
+        scaled = dataclasses.replace(epilogue, multipliers=(3 * factor, -3 * factor))
+        frame = _every_sum(acc, 2)
+        block = Requantize(TensorStream(1, len(frame), 2, acc, 2), scaled, IntType(6), 2)
+        wanted = _specification(block, frame)
+        np.testing.assert_array_equal(simulate(block, frame).outputs[0][0], wanted)
+
+
 @pytest.mark.parametrize(("sums", "lanes"), [(1, 1), (4, 1), (4, 2), (4, 4)])
 def test_never_waits_for_itself(sums: int, lanes: int) -> None:
     acc = IntType(10)
