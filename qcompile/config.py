@@ -121,21 +121,16 @@ def resolve(flags: Mapping[str, Any]) -> CompileOptions:
         base = load_config(given["config"])
         if "input_shapes" in base and "input_shapes" in given:
             given["input_shapes"] = {**base["input_shapes"], **given["input_shapes"]}
-        base = _without_contradictions(base, given)
+        base = _for_target(base, given)
     return CompileOptions(**{**base, **given})
 
 
-def _without_contradictions(base: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a file without those that flags make void: the plan of an accelerator also
-    serves for another target, and a folding or a rate given by a flag replaces that of the file."""
-    void: set[str] = set()
-    if given.get("target", Target.HDL) is not Target.HDL and base.get("target") is Target.HDL:
-        void.update(HDL_DEFAULTS)
-    if "fold" in given:
-        void.update(("target_fps", "multipliers"))
-    elif "target_fps" in given or "multipliers" in given:
-        void.add("fold")
-    return {name: value for name, value in base.items() if name not in void}
+def _for_target(base: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a file; the plan of an accelerator also serves for another target, without
+    what is about hardware."""
+    if given.get("target", Target.HDL) is Target.HDL or base.get("target") is not Target.HDL:
+        return base
+    return {name: value for name, value in base.items() if name not in HDL_DEFAULTS}
 
 
 def plan_text(

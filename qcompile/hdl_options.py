@@ -47,7 +47,9 @@ HDL_DEFAULTS: Mapping[str, object] = MappingProxyType(
 def check_hdl(options: CompileOptions) -> None:
     """
     Raises:
-        UsageError: a value is out of range, or two options contradict each other.
+        UsageError: a value is out of range, or two options contradict each other. Whether a rate, a
+            number of multipliers and the foldings of a file go together is only known when
+            foldings are chosen.
     """
     if options.target.value != "hdl":
         for name, default in HDL_DEFAULTS.items():
@@ -69,9 +71,6 @@ def check_hdl(options: CompileOptions) -> None:
         raise UsageError(
             f"--multipliers: {multipliers} is out of range; use 0 to {MOST_MULTIPLIERS}"
         )
-    if options.fold is not None and (fps is not None or multipliers is not None):
-        other = "--target-fps" if fps is not None else "--multipliers"
-        raise UsageError(f"--fold: fixes the folding that {other} would choose; give only one")
     if options.device is not None:
         device = find_device(options.device)
         object.__setattr__(options, "device", device.name)

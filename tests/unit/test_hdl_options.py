@@ -54,8 +54,6 @@ def test_other_targets_refuse_them(name: str, value: Any) -> None:
         ({"target_fps": 0.0}, "--target-fps: 0.0 is no rate"),
         ({"target_fps": float("inf")}, "--target-fps: inf is no rate"),
         ({"multipliers": -1}, "--multipliers: -1 is out of range"),
-        ({"fold": "f.toml", "target_fps": 5.0}, "--target-fps would choose; give only one"),
-        ({"fold": "f.toml", "multipliers": 5}, "--multipliers would choose; give only one"),
         ({"synth": True}, "--synth: needs --device"),
         ({"device": "ecp5-84k"}, "'ecp5-84k' is unknown; did you mean ecp5-85k or ecp5-45k"),
         ({"device": "cyclone"}, "'cyclone' is unknown; "),
@@ -110,14 +108,10 @@ def test_the_plan_of_an_accelerator_serves_for_c(tmp_path: Path) -> None:
         resolve({"config": write(tmp_path, text)})
 
 
-def test_a_folding_on_the_command_line_replaces_the_goal_of_the_file(tmp_path: Path) -> None:
-    path = write(tmp_path, '[options]\ntarget = "hdl"\ntarget_fps = 30\nmultipliers = 4\n')
-    options = resolve({"config": path, "fold": Path("f.toml")})
-    assert (options.fold, options.target_fps, options.multipliers) == (Path("f.toml"), None, None)
-    path = write(tmp_path, '[options]\ntarget = "hdl"\nfold = "f.toml"\n')
-    assert resolve({"config": path}).fold == tmp_path / "f.toml"
-    options = resolve({"config": path, "multipliers": 3})
-    assert (options.fold, options.multipliers) == (None, 3)
+def test_a_folding_is_relative_to_the_file_and_goes_with_limits(tmp_path: Path) -> None:
+    text = '[options]\ntarget = "hdl"\nfold = "f.toml"\nmultipliers = 4\n'
+    options = resolve({"config": write(tmp_path, text), "target_fps": 5.0})
+    assert (options.fold, options.multipliers) == (tmp_path / "f.toml", 4)
 
 
 def test_numbers_of_the_devices() -> None:

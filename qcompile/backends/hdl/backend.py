@@ -12,7 +12,9 @@ from qcompile.backends.c.names import identifier, unique
 from qcompile.backends.hdl.assemble import LONGEST_NAME, assemble, stage_prefix
 from qcompile.backends.hdl.emit import emit
 from qcompile.backends.hdl.emit_request import EmitRequest, LayerRow, PortTensor
+from qcompile.backends.hdl.estimates import estimate, total
 from qcompile.backends.hdl.flow import StreamGraph
+from qcompile.backends.hdl.netlist import Area
 from qcompile.devices import Device
 from qcompile.entry_name import check_entry
 from qcompile.errors import Unsupported, UnsupportedError
@@ -163,7 +165,7 @@ class HdlBackend:
         cycles = None if self.target_fps is None else cycles_for(self.target_fps, self.clock)
         multipliers, ram_bits = self.multipliers, None
         if self.device is not None:
-            multipliers = multipliers or self.device.multipliers
+            multipliers = self.device.multipliers if multipliers is None else multipliers
             ram_bits = self.device.ram_bits
         if self == HdlBackend(self.entry, clock=self.clock, fifos=self.fifos):
             multipliers = WITHOUT_DEVICE
@@ -177,7 +179,8 @@ class HdlBackend:
         vectors: Sequence[Mapping[str, Array]],
     ) -> EmitRequest:
         """What the files are made from."""
-        layers = self._layers(plan)
+        areas = self._areas(plan)
+        layers = self._layers(plan, areas)
         text = repr([(row.name, row.fold, row.cycles) for row in layers])
         return EmitRequest(
             design=plan.design,
@@ -191,11 +194,18 @@ class HdlBackend:
             entry=self.entry,
             clock=self.clock,
             device=self.device,
+            estimate=total(areas.values()).to_dict() if areas else {},
             metadata=metadata,
             build=zlib.crc32(text.encode()),
         )
 
-    def _layers(self, plan: HdlPlan) -> tuple[LayerRow, ...]:
+    def _areas(self, plan: HdlPlan) -> Mapping[str, Area]:
+        """What each node will take of the device, by formula; nothing without a device."""
+        if self.device is None:
+            return {}
+        return {node.name: estimate(node.block, self.device) for node in plan.design.nodes}
+
+    def _layers(self, plan: HdlPlan, areas: Mapping[str, Area]) -> tuple[LayerRow, ...]:
         """One row for each stage."""
         names = [identifier(stage.op.name, LONGEST_NAME) or "layer" for stage in plan.flow.stages]
         rows = []
@@ -214,6 +224,7 @@ class HdlBackend:
                     latency=stage.latency,
                     ram_bits=stage.ram_bits,
                     multipliers=stage.multipliers,
+                    estimate=total(areas[node] for node in nodes).to_dict() if areas else {},
                 )
             )
         return tuple(rows)
