@@ -32,7 +32,7 @@ from qcompile.types import Array
 NETWORK_FILE = "network.qnet.npz"
 FOLD_FILE = "fold.toml"
 WITHOUT_DEVICE = 64
-"""Multipliers to use where neither a device nor a target says how many."""
+"""Multipliers to use where neither a device nor a target says how many, or twice the least."""
 
 
 @dataclass(frozen=True)
@@ -158,17 +158,18 @@ class HdlBackend:
             ]
             for op in streams.ops
         }
-        return ChooseFolding(self._limits(), fixed).run(candidates)
+        least = sum(min(stage.multipliers for stage in stages) for stages in candidates.values())
+        return ChooseFolding(self._limits(least), fixed).run(candidates)
 
-    def _limits(self) -> FoldingLimits:
-        """What the options and the device leave room for."""
+    def _limits(self, least: int) -> FoldingLimits:
+        """What the options and the device leave room for; `least` multipliers are needed."""
         cycles = None if self.target_fps is None else cycles_for(self.target_fps, self.clock)
         multipliers, ram_bits = self.multipliers, None
         if self.device is not None:
             multipliers = self.device.multipliers if multipliers is None else multipliers
             ram_bits = self.device.ram_bits
         if self == HdlBackend(self.entry, clock=self.clock, fifos=self.fifos):
-            multipliers = WITHOUT_DEVICE
+            multipliers = max(WITHOUT_DEVICE, 2 * least)
         return FoldingLimits(cycles, multipliers, ram_bits)
 
     def _request(
