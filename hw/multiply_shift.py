@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -32,7 +32,6 @@ class MultiplyShift(wiring.Component):
 
     def __init__(self, plan: Plan, accumulator: IntType, element: IntType, lanes: int) -> None:
         self._plan = plan
-        self._accumulator = accumulator
         self._element = element
         self._lanes = lanes
         self._rom = ParameterRom(plan.columns(lanes))
@@ -60,105 +59,128 @@ class MultiplyShift(wiring.Component):
         m.submodules.rom = self._rom
         m.d.comb += self._rom.word.eq(self.word)
         for lane in range(self._lanes):
-            code, latency = self._lane(m, lane)
-            assert latency == self.stages(self._plan, self._lanes)
-            m.d.comb += self.codes[lane].eq(code)
+            line = _Lane(m, self._plan, self._rom, lane)
+            line.take(Value.cast(self.sums[lane]))
+            if self._plan.negative:
+                line.choose_branch()
+            if self._plan.powers:
+                line.shift_left()
+            else:
+                line.multiply()
+            line.add_bias()
+            line.shift_right()
+            if self._plan.clamps:
+                line.limit(element_shape(self._element))
+            assert line.at == self.stages(self._plan, self._lanes)
+            m.d.comb += self.codes[lane].eq(line.value)
         return m
 
-    def _lane(self, m: Module, lane: int) -> tuple[Value, int]:
-        """The pipeline of one lane, and its length."""
-        plan, rom = self._plan, self._rom
-        at = rom.latency
-        taken = {name: rom.value(f"{name}_{lane}") for name in plan.parameters}
 
-        def registered(value: Value, name: str, shape: object = None) -> Value:
-            signal = Signal(
-                value.shape() if shape is None else shape,
-                name=f"{name}{lane}",
-                reset_less=True,
-            )
-            m.d.sync += signal.eq(value)
-            return signal
+class _Lane:
+    """One lane under construction: its value after `at` registers, with the parameters that are
+    still to come as they are at that stage."""
 
-        def wait(cycles: int) -> None:
-            for name, value in taken.items():
-                taken[name] = delayed(m, value, cycles, f"{name}{lane}_at{at}")
+    def __init__(self, m: Module, plan: Plan, rom: ParameterRom, lane: int) -> None:
+        self.m = m
+        self.plan = plan
+        self.lane = lane
+        self.at = rom.latency
+        self.value: Value = Const(0)
+        self.parameters = {name: rom.value(f"{name}_{lane}") for name in plan.parameters}
 
-        total: Value
-        sum_shape = signed(signed_bits(plan.sums))
-        sum_ = Value.cast(self.sums[lane])
-        if not self._accumulator.signed:
-            sum_ = Cat(sum_, 0).as_signed()
-        if plan.saturates:
-            sum_ = _saturated(sum_, sum_shape.width)
-        sum_ = registered(sum_, "sum", sum_shape)
-        sum_ = delayed(m, sum_, at - 1, f"sum{lane}")
-        if plan.negative:
-            below = sum_ < taken.pop("pivot")
-            for name in [name for name in taken if name.startswith("negative_")]:
-                other = taken.pop(name)
-                name = name.removeprefix("negative_")
-                taken[name] = _select(below, other, taken[name])
-                if not isinstance(taken[name], Const):
-                    taken[name] = registered(taken[name], f"chosen_{name}")
-            taken["extra"] = delayed(m, taken["extra"], 1, f"extra{lane}")
-            sum_ = registered(sum_, "chosen_sum")
-            at += 1
-        product_shape = signed(signed_bits(plan.products.union(Range(-1, 0))))
-        if plan.powers:
-            keep, flip = taken.pop("keep"), taken.pop("flip")
-            exponent = taken.pop("exponent")
-            product = sum_
-            if not _is(keep, 1):
-                product = Mux(keep, product, 0)
-            if not _is(flip, 0):
-                product = product ^ Mux(flip, Const(-1, signed(1)), Const(0, signed(1)))
-            product = product << exponent
-            if _product_stages(plan):
-                product = registered(product, "product", product_shape)
-                wait(1)
-                at += 1
-        else:
-            multiplier = taken.pop("multiplier")
-            parts = _partial_products(sum_, sum_shape.width, multiplier, plan)
-            parts = [registered(part, f"product{k}_") for k, part in enumerate(parts)]
-            wait(1)
-            at += 1
-            while len(parts) > 1:
-                parts = [
-                    registered(
-                        parts[k] + parts[k + 1] if k + 1 < len(parts) else parts[k],
-                        f"sum{len(parts)}_{k // 2}_",
-                        product_shape,
-                    )
-                    for k in range(0, len(parts), 2)
-                ]
-                wait(1)
-                at += 1
-            product = parts[0]
-        total_shape = signed(signed_bits(plan.totals.union(plan.products)))
-        total = registered(product + taken.pop("bias"), "total", total_shape)
-        wait(1)
-        at += 1
-        total = total >> plan.shift
-        extra = taken["extra"]
-        for step in range(_select_stages(plan)):
-            part = Value.cast(extra)[step * WIDEST_SELECT : (step + 1) * WIDEST_SELECT]
-            total = registered(total >> (part << (step * WIDEST_SELECT)), f"shifted{step}_")
-            extra = delayed(m, extra, 1, f"extra{lane}_{step}")
-            at += 1
-        if plan.clamps:
-            total = registered(self._limited(total), "code", element_shape(self._element))
-            at += 1
-        return total, at
+    def registered(self, value: Value, name: str, shape: object = None) -> Value:
+        """A register that follows `value`."""
+        shape = value.shape() if shape is None else shape
+        register = Signal(shape, name=f"{name}_{self.lane}", reset_less=True)
+        self.m.d.sync += register.eq(value)
+        return register
 
-    def _limited(self, value: Value) -> Value:
-        """`value` within low .. high; where that is all of a type, its upper bits decide."""
-        limits = Range(self._plan.low, self._plan.high)
+    def end_stage(self) -> None:
+        """The parameters follow the value, which has passed a register."""
+        for name, value in self.parameters.items():
+            later = f"{name}_{self.lane}_at{self.at}"
+            self.parameters[name] = delayed(self.m, value, 1, later)
+        self.at += 1
+
+    def take(self, value: Value) -> None:
+        """The sum, limited if that saves a multiplier, while the parameters are read."""
+        if not value.shape().signed:
+            value = Cat(value, 0).as_signed()
+        bits = signed_bits(self.plan.sums)
+        if self.plan.saturates:
+            value = _saturated(value, bits)
+        value = self.registered(value, "sum", signed(bits))
+        self.value = delayed(self.m, value, self.at - 1, f"sum_{self.lane}")
+
+    def choose_branch(self) -> None:
+        below = self.value < self.parameters.pop("pivot")
+        chosen: dict[str, Value] = {}
+        for name in [name for name in self.parameters if name.startswith("negative_")]:
+            first = self.parameters.pop(name)
+            name = name.removeprefix("negative_")
+            second = self.parameters.pop(name)
+            chosen[name] = second
+            if not (isinstance(first, Const) and _is(second, first.value)):
+                chosen[name] = self.registered(Mux(below, first, second), f"chosen_{name}")
+        self.value = self.registered(self.value, "chosen_sum")
+        self.end_stage()
+        self.parameters.update(chosen)
+
+    def shift_left(self) -> None:
+        """The product with zero or plus or minus a power of two, see `Branch`."""
+        keep, flip = self.parameters.pop("keep"), self.parameters.pop("flip")
+        product = self.value
+        if not _is(keep, 1):
+            product = Mux(keep, product, 0)
+        if not _is(flip, 0):
+            product = product ^ Mux(flip, Const(-1, signed(1)), Const(0, signed(1)))
+        self.value = product << self.parameters.pop("exponent")
+        if _product_stages(self.plan):
+            self.value = self.registered(self.value, "product", self._product_shape)
+            self.end_stage()
+
+    def multiply(self) -> None:
+        """The product: partial ones, then a tree of adders, a level a stage."""
+        multiplier = self.parameters.pop("multiplier")
+        parts = _partial_products(self.value, multiplier, self.plan)
+        parts = [self.registered(part, f"product{k}") for k, part in enumerate(parts)]
+        self.end_stage()
+        while len(parts) > 1:
+            sums = [sum(parts[k + 1 : k + 2], parts[k]) for k in range(0, len(parts), 2)]
+            parts = [
+                self.registered(total, f"sum{len(parts)}_{k}", self._product_shape)
+                for k, total in enumerate(sums)
+            ]
+            self.end_stage()
+        self.value = parts[0]
+
+    def add_bias(self) -> None:
+        total = signed(signed_bits(self.plan.totals.union(self.plan.products)))
+        self.value = self.registered(self.value + self.parameters.pop("bias"), "total", total)
+        self.end_stage()
+
+    def shift_right(self) -> None:
+        self.value = self.value >> self.plan.shift
+        for step in range(_select_stages(self.plan)):
+            first = step * WIDEST_SELECT
+            extra = Value.cast(self.parameters["extra"])[first : first + WIDEST_SELECT]
+            self.value = self.registered(self.value >> (extra << first), f"shifted{step}")
+            self.end_stage()
+
+    def limit(self, shape: object) -> None:
+        """Within low .. high; where that is all of a type, the upper bits decide."""
+        limits = Range(self.plan.low, self.plan.high)
         whole = IntType.holding(limits)
         if whole.range == limits:
-            return _saturated(value, whole.bits, whole.signed)
-        return clamp(value, limits.low, limits.high, Mux)
+            limited = _saturated(self.value, whole.bits, whole.signed)
+        else:
+            limited = clamp(self.value, limits.low, limits.high, Mux)
+        self.value = self.registered(limited, "code", shape)
+        self.end_stage()
+
+    @property
+    def _product_shape(self) -> Shape:
+        return signed(signed_bits(self.plan.products.union(Range(-1, 0))))
 
 
 def _product_stages(plan: Plan) -> int:
@@ -172,12 +194,6 @@ def _product_stages(plan: Plan) -> int:
 
 def _select_stages(plan: Plan) -> int:
     return -(-max(plan.extra).bit_length() // WIDEST_SELECT)
-
-
-def _select(condition: Value, first: Value, second: Value) -> Value:
-    if isinstance(first, Const) and isinstance(second, Const) and first.value == second.value:
-        return first
-    return Mux(condition, first, second)
 
 
 def _is(value: Value, constant: int) -> bool:
@@ -196,7 +212,7 @@ def _saturated(value: Value, bits: int, is_signed: bool = True) -> Value:
     return Mux(inside, value[:bits], edge ^ (1 << (bits - 1))).as_signed()
 
 
-def _partial_products(sum_: Value, bits: int, multiplier: Value, plan: Plan) -> list[Value]:
+def _partial_products(sum_: Value, multiplier: Value, plan: Plan) -> list[Value]:
     """Products of operands that fit a hardware multiplier, each in its place."""
     step = MULTIPLIER_BITS - 1
 
@@ -205,6 +221,7 @@ def _partial_products(sum_: Value, bits: int, multiplier: Value, plan: Plan) -> 
         parts = [value[k * step : (k + 1) * step] for k in range(count - 1)]
         return [*parts, value[(count - 1) * step :].as_signed()]
 
+    bits = signed_bits(plan.sums)
     sums = split(sum_, bits) if pieces(bits) > 1 else [sum_]
     width = signed_bits(plan.factors)
     factors = [multiplier]
