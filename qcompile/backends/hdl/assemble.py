@@ -19,7 +19,11 @@ LONGEST_NAME = 32
 
 
 def assemble(
-    flow: Flow, depths: Mapping[Edge, int], name: str, aliases: Mapping[str, str] | None = None
+    flow: Flow,
+    depths: Mapping[Edge, int],
+    name: str,
+    aliases: Mapping[str, str] | None = None,
+    placed: dict[Edge, str] | None = None,
 ) -> Design:
     """The design of a network.
 
@@ -31,8 +35,9 @@ def assemble(
         depths: beats of the FIFO of each edge, 0 or no entry for none.
         name: module name.
         aliases: values that another value's channel carries.
+        placed: is filled with the node of each FIFO, by its edge.
     """
-    builder = _Builder(depths)
+    builder = _Builder(depths, placed if placed is not None else {})
     for value, stream in flow.inputs.items():
         builder.offer(value, value, stream, flow)
     for index, stage in enumerate(flow.stages):
@@ -55,6 +60,7 @@ class _Builder:
     """The design so far. `branches` has, by edge, the channel that the fork made for it."""
 
     depths: Mapping[Edge, int]
+    placed: dict[Edge, str]
     nodes: list[Node] = field(default_factory=list)
     streams: dict[str, Stream] = field(default_factory=dict)
     taps: dict[str, str] = field(default_factory=dict)
@@ -100,6 +106,7 @@ class _Builder:
         depth = self.depths.get(edge, 0)
         if depth:
             (channel,) = self.add(f"{base}_fifo", Fifo(self.streams[channel], depth), channel)
+            self.placed[edge] = channel
         stream = self.streams[channel]
         assert isinstance(stream, TensorStream)
         if wanted is not None and wanted.lanes != stream.lanes:

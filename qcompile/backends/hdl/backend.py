@@ -12,7 +12,7 @@ from qcompile.backends.c.names import identifier, unique
 from qcompile.backends.hdl.assemble import LONGEST_NAME, assemble, stage_prefix
 from qcompile.backends.hdl.emit import emit
 from qcompile.backends.hdl.emit_request import EmitRequest, LayerRow, PortTensor
-from qcompile.backends.hdl.estimates import estimate, total
+from qcompile.backends.hdl.estimates import estimate, estimate_component, total
 from qcompile.backends.hdl.flow import StreamGraph
 from qcompile.backends.hdl.netlist import Area
 from qcompile.devices import Device
@@ -21,6 +21,8 @@ from qcompile.errors import Unsupported, UnsupportedError
 from qcompile.fold_file import fixed_folds, fold_text
 from qcompile.graph import Graph
 from qcompile.hdl_options import FifoPolicy
+from qcompile.hw.axi_stream import FrameInput, FrameOutput
+from qcompile.hw.control import Registers
 from qcompile.hw.design import Design
 from qcompile.hw.schedule import Edge, Schedule, schedule, streams
 from qcompile.hw.stage import Flow, Fold, Stage
@@ -37,13 +39,17 @@ WITHOUT_DEVICE = 64
 
 @dataclass(frozen=True)
 class HdlPlan:
-    """An accelerator before it is written: every decision, nothing elaborated."""
+    """An accelerator before it is written: every decision, nothing elaborated.
+
+    `minimums` says, by the node of a FIFO, with how many beats less the accelerator could stop.
+    """
 
     streams: StreamGraph
     flow: Flow
     fifos: FifoPlan
     schedule: Schedule
     design: Design
+    minimums: Mapping[str, int]
 
     @property
     def folds(self) -> dict[str, Fold]:
@@ -116,8 +122,10 @@ class HdlBackend:
         flow = streams.flow(self._choose(streams))
         fifos = SizeFifos(self.fifos).run(flow)
         depths = {edge: size.depth for edge, size in fifos.sizes.items()}
-        design = assemble(flow, depths, f"{self.entry}_core", streams.aliases)
-        return HdlPlan(streams, flow, fifos, schedule(flow), design)
+        placed: dict[Edge, str] = {}
+        design = assemble(flow, depths, f"{self.entry}_core", streams.aliases, placed)
+        minimums = {node: fifos.sizes[edge].minimum for edge, node in placed.items()}
+        return HdlPlan(streams, flow, fifos, schedule(flow), design, minimums)
 
     def emit(
         self,
@@ -195,7 +203,8 @@ class HdlBackend:
             entry=self.entry,
             clock=self.clock,
             device=self.device,
-            estimate=total(areas.values()).to_dict() if areas else {},
+            estimate=total((*areas.values(), *self._ends(plan))).to_dict() if areas else {},
+            fifo_minimum=plan.minimums,
             metadata=metadata,
             build=zlib.crc32(text.encode()),
         )
@@ -205,6 +214,14 @@ class HdlBackend:
         if self.device is None:
             return {}
         return {node.name: estimate(node.block, self.device) for node in plan.design.nodes}
+
+    def _ends(self, plan: HdlPlan) -> Sequence[Area]:
+        """What the AXI ends and the registers will take, by formula."""
+        inputs, outputs = plan.design.inputs.values(), plan.design.outputs.values()
+        parts = [Registers([*inputs], [*outputs])]
+        parts += [FrameInput(tensor) for tensor in inputs]
+        parts += [FrameOutput(tensor) for tensor in outputs]
+        return [estimate_component(part, self.device) for part in parts if self.device]
 
     def _layers(self, plan: HdlPlan, areas: Mapping[str, Area]) -> tuple[LayerRow, ...]:
         """One row for each stage."""
