@@ -52,7 +52,12 @@ class FoldSums(wiring.Component):
 
     @staticmethod
     def queue_depth(delay: int, fold_beats: int) -> int:
-        """Places for the folds under way in the cycles from the credit to its return."""
+        """Places: one, and those for the folds that begin before a credit is back.
+
+        With fewer, a consumer that takes a sum every fold_beats cycles would have to wait: its
+        credit lets a fold begin after one cycle, and the sums arrive delay + 1 cycles behind the
+        last beat of that fold.
+        """
         return -(-(delay + 2) // fold_beats) + 1
 
     @staticmethod

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 
 from qcompile.hw.matrix_vector import MatrixVector
 from qcompile.hw.products import (
@@ -323,6 +325,37 @@ def test_refusals() -> None:
         unit(rng, Products.BINARY, TERNARY, TERNARY, weights=zeros)
     with pytest.raises(ValueError, match="too many bits"):
         unit(rng, Products.PACKED, IntType(8), IntType(8))
+
+
+@pytest.mark.parametrize("fold_beats", [1, 2, 3, 5, 8, 9, 11])
+def test_full_rate_after_the_queue_was_full(fold_beats: int) -> None:
+    """A consumer that takes a result every fold_beats cycles never waits, after a long stall."""
+    rng = np.random.default_rng(fold_beats)
+    block = unit(rng, Products.MULTIPLIER, fold_beats=fold_beats, columns=(0,) * 60)
+    component = block.create()
+    wanted = 40
+    taken: list[int] = []
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(component.i0.valid, 1)
+        beat = 0
+        for cycle in range(100 + (wanted + 2) * fold_beats):
+            last = int(beat % fold_beats == fold_beats - 1)
+            ctx.set(component.i0.payload.last, last)
+            due = cycle >= 100 and (cycle - 100) % fold_beats == 0
+            ctx.set(component.o0.ready, due)
+            _, _, accepted, offered = await ctx.tick().sample(
+                component.i0.ready, component.o0.valid
+            )
+            beat += accepted
+            if due and offered:
+                taken.append(cycle)
+
+    simulator = Simulator(component)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert taken[:wanted] == list(range(100, 100 + wanted * fold_beats, fold_beats))
 
 
 def test_stalls_do_not_change_results() -> None:
