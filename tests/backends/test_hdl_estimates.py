@@ -30,9 +30,9 @@ class Everything(wiring.Component):  # type: ignore[misc]
         super().__init__(
             {
                 "a": In(signed(6)),
-                "b": In(signed(4)),
+                "b": In(signed(6)),
                 "choice": In(3),
-                "product": Out(signed(10)),
+                "product": Out(signed(12)),
                 "result": Out(signed(8)),
                 "word": Out(12),
             }
@@ -57,8 +57,8 @@ class Everything(wiring.Component):  # type: ignore[misc]
 
 def test_operators_of_a_design() -> None:
     found = operators_of(rtlil.convert(Everything()))
-    assert found.registers == 10 + 8
-    assert found.products == [(6, 4)]
+    assert found.registers == 12 + 8
+    assert found.products == [(6, 6)]
     assert found.comparisons == 6
     assert found.choices == 7
     assert found.sums == 7
@@ -109,12 +109,14 @@ def test_multipliers_become_luts_where_there_are_none() -> None:
         estimate_component(Everything(), HX8K),
     )
     assert (with_them.multipliers, without.multipliers) == (1, 0)
-    assert without.luts - with_them.luts == pytest.approx(1.3 * 6 * 4, abs=1)
+    assert without.luts - with_them.luts == pytest.approx(1.3 * 6 * 6, abs=1)
 
 
-def test_small_products_are_luts_on_zynq() -> None:
-    assert estimate_component(Everything(), ZYNQ).multipliers == 1
-    assert estimate_component(Everything(), ECP5).multipliers == 1
+def test_every_family_has_a_formula() -> None:
+    for device in DEVICES.values():
+        area = estimate_component(Everything(), device)
+        assert 20 < area.luts < 400, device.name
+        assert area.multipliers == min(1, device.multipliers)
 
 
 def test_estimates_add_up() -> None:

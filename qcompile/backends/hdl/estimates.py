@@ -9,7 +9,7 @@ Zynq 7000; docs/hardware.md says by how much they miss. These are estimates, nev
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from amaranth.back import rtlil
@@ -28,7 +28,8 @@ class _Library:
         lut_words: words of a table that one LUT holds.
         rom_bits: a memory without writer stays in LUTs up to so many bits for each block RAM it
             would take.
-        ram_slice: words and bits of one slice of LUT RAM, and its LUTs; None if there is none.
+        ram_slice: words, bits and LUTs of a slice of LUT RAM, in its shapes, deepest last; empty
+            if there is none.
         ram_slices: a memory stays in LUT RAM up to so many slices for each block RAM.
         ram_join: LUTs of a deep LUT RAM, relative to its slices alone.
         smallest_product: products of fewer bits are made of LUTs.
@@ -40,7 +41,7 @@ class _Library:
 
     lut_words: int
     rom_bits: int
-    ram_slice: tuple[int, int, int] | None
+    ram_slice: tuple[tuple[int, int, int], ...]
     ram_slices: int
     ram_join: float
     smallest_product: int
@@ -53,7 +54,7 @@ class _Library:
 _ECP5 = _Library(
     lut_words=16,
     rom_bits=2048,
-    ram_slice=(16, 4, 4),
+    ram_slice=((16, 4, 4),),
     ram_slices=20,
     ram_join=2.0,
     smallest_product=0,
@@ -75,16 +76,58 @@ _ECP5 = _Library(
         "Concat": (1.83, 1.0),
         "Fifo": (1.14, 1.0),
         "Fork": (0.56, 1.0),
+        "FrameInput": (1.6, 1.0),
+        "FrameOutput": (1.2, 1.0),
         "Gearbox": (1.92, 1.0),
         "GlobalSum": (1.16, 1.0),
         "MatrixVector": (1.12, 1.0),
         "Multiply": (0.68, 1.0),
         "ReduceMax": (1.12, 1.44),
+        "Registers": (0.6, 1.0),
         "Requantize": (1.16, 0.71),
         "Window": (1.05, 1.2),
     },
 )
-_LIBRARIES = {"ecp5": _ECP5, "ice40": _ECP5, "xilinx": _ECP5}
+# No LUT RAM, and hardly anything is read with a clock that is not a block RAM.
+_ICE40 = replace(_ECP5, rom_bits=1024, ram_slice=(), smallest_product=11)
+_XILINX = _Library(
+    lut_words=64,
+    rom_bits=6144,
+    ram_slice=((32, 6, 4), (64, 3, 4)),
+    ram_slices=15,
+    ram_join=1.4,
+    smallest_product=9,
+    product_luts=0.9,
+    weights={
+        "sums": 0.36,
+        "comparisons": 0.71,
+        "gates": 0.17,
+        "choices": 0.25,
+        "cases": 0.7,
+        "tables": 0.0,
+        "roms": 1.16,
+        "rams": 0.51,
+    },
+    base=11,
+    factors={
+        "Add": (1.23, 0.82),
+        "ArgMax": (0.74, 0.71),
+        "Channelwise": (1.05, 0.45),
+        "Concat": (1.44, 1.0),
+        "Fifo": (0.91, 1.0),
+        "Fork": (0.45, 1.0),
+        "FrameInput": (1.6, 1.0),
+        "FrameOutput": (1.2, 1.0),
+        "Gearbox": (0.86, 1.0),
+        "Lookup": (1.27, 1.0),
+        "MatrixVector": (1.2, 0.64),
+        "Multiply": (1.34, 0.12),
+        "Registers": (0.5, 1.0),
+        "Requantize": (1.28, 0.48),
+        "Window": (1.01, 0.73),
+    },
+)
+_LIBRARIES = {"ecp5": _ECP5, "ice40": _ICE40, "xilinx": _XILINX}
 _NO_FACTORS = (1.0, 1.0)
 
 
@@ -146,11 +189,11 @@ def _memory(memory: MemoryShape, device: Device, library: _Library) -> tuple[int
         if memory.clocked and width * depth > library.rom_bits * blocks:
             return blocks, 0, 0
         return 0, width * max(1, _power(depth) / library.lut_words), register
-    if library.ram_slice is None:
-        if memory.clocked:
-            return blocks, 0, 0
-        return 0, width * depth, width * depth
-    words, bits, luts = library.ram_slice
+    if not library.ram_slice:
+        return (blocks, 0, 0) if memory.clocked else (0, width * depth, width * depth)
+    words, bits, luts = next(
+        (shape for shape in library.ram_slice if shape[0] >= depth), library.ram_slice[-1]
+    )
     slices = -(-width // bits) * -(-depth // words)
     if memory.clocked and slices > library.ram_slices * blocks:
         return blocks, 0, 0
