@@ -221,7 +221,11 @@ class HdlBackend:
         parts = [Registers([*inputs], [*outputs])]
         parts += [FrameInput(tensor) for tensor in inputs]
         parts += [FrameOutput(tensor) for tensor in outputs]
-        return [estimate_component(part, self.device) for part in parts if self.device]
+        return [
+            estimate_component(part, self.device, type(part).__name__)
+            for part in parts
+            if self.device
+        ]
 
     def _layers(self, plan: HdlPlan, areas: Mapping[str, Area]) -> tuple[LayerRow, ...]:
         """One row for each stage."""
