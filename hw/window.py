@@ -8,12 +8,12 @@ from functools import cached_property
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from qcompile.hw.axis import AxisPattern
 from qcompile.hw.axis_sequencer import AxisSequencer
 from qcompile.hw.block import Block
+from qcompile.hw.line_buffer import LineBuffer
 from qcompile.hw.output_queue import OutputQueue
 from qcompile.hw.raster_walk import RasterWalk, raster_walk
 from qcompile.hw.streams import TensorStream, WindowStream, pack_lanes
@@ -143,7 +143,7 @@ class Window(Block):
     def ram_bits(self) -> int:
         queue = OutputQueue.ram_bits(self.output.layout.size, READ_LATENCY + 1)
         return (
-            self.depth * self.stream.beat_bits
+            LineBuffer.ram_bits(self.depth, self.stream.beat_bits)
             + queue
             + AxisSequencer.ram_bits(self.tables.row_words, self.tables.row_layout.size)
             + AxisSequencer.ram_bits(self.tables.column_words, self.tables.column_layout.size)
@@ -186,7 +186,7 @@ class WindowComponent(wiring.Component):
         walk, tables = window.walk, window.tables
         depth, bits = window.depth, window.stream.beat_bits
         m = Module()
-        m.submodules.buffer = buffer = Memory(shape=unsigned(bits), depth=depth, init=[])
+        m.submodules.buffer = buffer = LineBuffer(depth, bits)
         m.submodules.queue = queue = OutputQueue(window.output.layout, READ_LATENCY + 1)
         m.submodules.rows = rows = AxisSequencer(tables.row_words, tables.row_layout.size)
         m.submodules.columns = columns = AxisSequencer(
@@ -272,27 +272,25 @@ class WindowComponent(wiring.Component):
         m.d.comb += [up.eq(address + jump_up), down.eq(address + jump_down)]
         with m.If(valid[1]):
             m.d.sync += address.eq(Mux(down[-1], up, down))
-        read = buffer.read_port()
-        m.d.comb += [read.addr.eq(address), read.en.eq(1)]
+        m.d.comb += buffer.read_address.eq(address)
 
-        # Fourth: the output of the memory. Fifth: padding, into the queue.
-        word = Signal(bits, reset_less=True)
+        # Fourth: the output of the memory, into its register. Fifth: padding, into the queue.
         pushed = Signal()
-        m.d.sync += [word.eq(read.data), pushed.eq(valid[2])]
+        m.d.sync += pushed.eq(valid[2])
         padded, *rest = stages[3]
         lanes, element = window.stream.lanes, window.stream.element
         (padding,) = pack_lanes(np.full((1, lanes), window.pad_value), element.bits)
         m.d.comb += [
             queue.reserve.eq(go),
             queue.push.eq(pushed),
-            Value.cast(queue.item).eq(Cat(Mux(padded, padding, word), *rest)),
+            Value.cast(queue.item).eq(Cat(Mux(padded, padding, buffer.read_data), *rest)),
         ]
 
         # The writing side.
         m.d.comb += arrived.eq(self._write(m, buffer, release[1]))
         return m
 
-    def _write(self, m: Module, buffer: Memory, release: Signal) -> Value:
+    def _write(self, m: Module, buffer: LineBuffer, release: Signal) -> Value:
         """Fills the buffer; returns whether a pixel is complete with this beat."""
         window, walk = self._window, self._window.walk
         before = np.append(0, walk.needed.reshape(-1))
@@ -303,15 +301,14 @@ class WindowComponent(wiring.Component):
             signed(most.bit_length() + 1),
             init=window.buffer_pixels + int(walk.released[0, 0]) - 1,
         )
-        write = buffer.write_port()
         accept = self.i0.valid & self.i0.ready
         address = Signal(range(window.depth), name="write_address")
         wrap = Signal()
         m.d.comb += [
             self.i0.ready.eq(~room[-1]),
-            write.addr.eq(address),
-            write.data.eq(self.i0.payload),
-            write.en.eq(accept),
+            buffer.write_address.eq(address),
+            buffer.write_data.eq(self.i0.payload),
+            buffer.write_enable.eq(accept),
         ]
         with m.If(accept):
             m.d.sync += [
