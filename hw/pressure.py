@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qcompile.hw.fifo import Fifo
+from qcompile.hw.gearbox import Gearbox
 from qcompile.hw.schedule import Edge, StageTiming, frame_cycles, streams, timing
-from qcompile.hw.stage import Flow
+from qcompile.hw.stage import Flow, Stage
 from qcompile.hw.streams import TensorStream
 
 FRAMES = 3
@@ -72,12 +73,16 @@ class _Link:
 
     Attributes:
         depth: pixels that the FIFO holds; 0 for none.
-        delay: cycles through the FIFO.
+        delay: cycles through the FIFO and to another number of lanes.
         beats: cycles that the reader needs for a pixel.
-        entered: into the FIFO.
-        taken: by the reader.
+        lead: cycles from taking a pixel to having gathered it.
+        offered: when the reader could have each pixel.
+        taken: when it takes it.
         waits: outputs that the reader must have gathered before each pixel.
         needs: pixels that the reader needs for each output.
+        mates: links that the reader takes from together with this one, beat by beat.
+        after: link of which the reader takes a pixel before it takes one from here.
+        shift: 0 if that is the same pixel, 1 if the one before.
     """
 
     edge: Edge
@@ -86,51 +91,58 @@ class _Link:
     beats: int
     reader: _Node | None = None
     lead: int = 0
-    entered: list[int] = field(default_factory=list)
+    offered: list[int] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
     waits: list[int] = field(default_factory=list)
     needs: list[int] = field(default_factory=list)
-
-    def ready(self, pixel: int) -> int | None:
-        """When the reader can take a pixel at the earliest; None while that is not known."""
-        start = self.taken[pixel - 1] + self.beats if pixel else 0
-        reader = self.reader
-        if reader is None:
-            return start
-        count = self.waits[pixel]
-        if not count:
-            return start
-        if count > len(reader.gathered):
-            return None
-        return max(start, reader.gathered[count - 1] + reader.own.release + self.beats - 1)
+    mates: list[_Link] = field(default_factory=list)
+    after: _Link | None = None
+    shift: int = 0
 
     def take(self) -> bool:
-        """The reader takes what waits in the FIFO, as far as is known."""
-        before = len(self.taken)
-        for pixel in range(before, len(self.entered)):
-            ready = self.ready(pixel)
-            if ready is None:
-                break
-            self.taken.append(max(ready, self.entered[pixel] + self.delay))
-        return len(self.taken) > before
+        """The reader takes what is offered, as far as is known."""
+        taken, reader, beats = self.taken, self.reader, self.beats
+        before = pixel = len(taken)
+        while pixel < len(self.offered):
+            time = self.offered[pixel]
+            if pixel and taken[-1] + beats > time:
+                time = taken[-1] + beats
+            for mate in self.mates:
+                if pixel >= len(mate.offered):
+                    return pixel > before
+                time = max(time, mate.offered[pixel])
+            if self.after is not None and pixel >= self.shift:
+                if pixel - self.shift >= len(self.after.taken):
+                    return pixel > before
+                time = max(time, self.after.taken[pixel - self.shift] + beats)
+            if reader is not None and self.waits:
+                count = self.waits[pixel]
+                if count > len(reader.gathered):
+                    return pixel > before
+                if count:
+                    free = reader.gathered[count - 1] + reader.own.release + beats - 1
+                    if free > time:
+                        time = free
+            taken.append(time)
+            pixel += 1
+        return pixel > before
 
     def offer(self, pixel: int, time: int) -> int | None:
         """A pixel is offered from a time on; when it leaves, None while that is not known."""
-        if len(self.entered) > pixel:
-            return self.entered[pixel]
-        if self.depth:
-            behind = pixel - self.depth
-            if behind >= len(self.taken):
-                return None
-            when = max(time, self.taken[behind] + 1) if behind >= 0 else time
-        else:
-            ready = self.ready(pixel)
-            if ready is None:
-                return None
-            when = max(time, ready)
-            self.taken.append(when)
-        self.entered.append(when)
-        return when
+        new = len(self.offered) == pixel
+        if not self.depth:
+            if new:
+                self.offered.append(time + self.delay)
+                self.take()
+            return self.taken[pixel] - self.delay if len(self.taken) > pixel else None
+        if new:
+            if pixel >= self.depth:
+                if pixel - self.depth >= len(self.taken):
+                    return None
+                time = max(time, self.taken[pixel - self.depth] + 1)
+            self.offered.append(time + self.delay)
+            return time
+        return self.offered[pixel] - self.delay
 
 
 @dataclass
@@ -147,7 +159,7 @@ class _Node:
 
     def advance(self) -> bool:
         """As far as is known; whether that was any further."""
-        moved = any([link.take() for link in self.sources if link.depth])
+        moved = any([link.take() for link in self.sources])
         while self._gather() | self._leave():
             moved = True
         return moved
@@ -188,6 +200,20 @@ class _Node:
         return len(left) > before
 
 
+def _couple(stage: Stage, own: StageTiming, links: list[_Link]) -> None:
+    """How the ports of a stage with several inputs wait for each other."""
+    plain = [link for port, link in enumerate(links) if own.joins(port)]
+    if len(plain) < 2:
+        return
+    if stage.output.groups == sum(port.groups for port in stage.inputs):
+        # Concat: all beats of a pixel of one input, then those of the next one.
+        for position, link in enumerate(plain):
+            link.after, link.shift = plain[position - 1], int(position == 0)
+        return
+    for link in plain:
+        link.mates = [mate for mate in plain if mate is not link]
+
+
 class _Run:
     """All nodes and links of a flow."""
 
@@ -204,9 +230,11 @@ class _Run:
                 edge = Edge(value, stage.op.name, port)
                 link = self._link(edge, known[value], stage.inputs[port], depths)
                 link.lead = own.leads[port]
-                link.waits = own.room(port).tolist()
+                if not own.joins(port):
+                    link.waits = own.room(port).tolist()
                 link.needs = own.rules[port].needs(FRAMES).tolist()
                 sources.append(link)
+            _couple(stage, own, sources)
             node = self._node(own, stage.output, sources, self.links[stage.op.output])
             for link in sources:
                 link.reader = node
@@ -226,8 +254,8 @@ class _Run:
     ) -> _Link:
         depth = depths.get(edge, 0)
         delay = Fifo(stream, depth).latency if depth else 0
-        # Another number of lanes costs the cycles of the narrower side, and a register.
-        delay += int(stream.lanes != wanted.lanes)
+        if stream.lanes != wanted.lanes:
+            delay += Gearbox(stream, wanted.lanes).latency
         beats = max(stream.groups, wanted.groups)
         pixels = max(1, depth // stream.groups) if depth else 0
         link = _Link(edge, pixels, delay, beats)
@@ -252,7 +280,7 @@ class _Run:
                     link.edge
                     for links in self.links.values()
                     for link in links
-                    if link.depth and len(link.entered) - len(link.taken) >= link.depth
+                    if link.depth and len(link.offered) - len(link.taken) >= link.depth
                 )
             )
         ends = [0] * FRAMES

@@ -152,6 +152,10 @@ class StageTiming:
     beats: tuple[int, ...]
     rules: tuple[PortRule, ...]
 
+    def joins(self, port: int) -> bool:
+        """Whether pixels of this input go straight into outputs, with those of other inputs."""
+        return len(self.rules) > 1 and self.rules[port].freed is None
+
     def room(self, port: int) -> Array:
         """[FRAMES * inputs] outputs that must have been gathered before a pixel is taken."""
         rule = self.rules[port]
@@ -171,13 +175,21 @@ def timing(stage: Stage) -> StageTiming:
     leads = tuple(
         first.latency + gathering + sum(block.latency for block in chain) for chain in feeders
     )
-    tail = sum(block.latency for block in rest)
+    tail = sum(block.latency + _serial(block) for block in rest)
     beats = tuple(stream.groups for stream in stage.inputs)
     places = 1 + -(-tail // interval)
     pixels = stage.output.pixels
     release = RELEASE_LATENCY - first.latency if _walk(first) is not None else 0
     rules = port_rules(stage)
     return StageTiming(pixels, interval, gap, leads, tail, places, release, beats, rules)
+
+
+def _serial(block: Block) -> int:
+    """Cycles from the first to the last of the beats that a block makes of one."""
+    (source, *_), (target, *_) = block.inputs, block.outputs
+    if isinstance(source, TensorStream) and isinstance(target, TensorStream):
+        return max(0, source.lanes // target.lanes - 1)
+    return 0
 
 
 def _interval(stage: Stage) -> tuple[int, int]:
@@ -294,6 +306,11 @@ def _forward(own: StageTiming, arriving: list[Array]) -> tuple[Array, list[Array
 
 def _freed(own: StageTiming, port: int, gathered: Array) -> Array:
     """When the last beat of each pixel of an input can be taken, for want of room."""
+    if own.joins(port):
+        # It is taken together with the other inputs' pixels.
+        first = own.rules[port].waits(FRAMES)
+        together: Array = np.append(gathered, gathered[-1])[first] - own.leads[port]
+        return together
     counts = own.room(port)
     wait = own.release + own.beats[port] - 1
     return np.where(counts > 0, gathered[counts - 1] + wait, 0)

@@ -218,8 +218,10 @@ def _at_full_rate(flow: Flow, least: Mapping[Edge, FifoSize]) -> Mapping[Edge, F
 
     def depth(edge: Edge, reader: Schedule, writer: Schedule) -> int:
         stream, pixels = known[edge.value], reader.waiting(edge, writer)
-        # A single pixel that waits finds room in registers and windows: no FIFO for that alone.
-        beats = (pixels + 1) * stream.groups if pixels > 1 else 0
+        # A single pixel that waits finds room in the registers of its writer: no FIFO for that
+        # alone, unless a second reader would wait as well.
+        alone = len(flow.readers(edge.value)) == 1 and edge.value not in flow.outputs
+        beats = (pixels + 1) * stream.groups if pixels > int(alone) else 0
         return max(least[edge].depth, beats)
 
     choices = {

@@ -80,7 +80,7 @@ def scalar(flow: Flow) -> dict[str, list[int]]:
                     when = times[value][index]
                     if index:
                         when = max(when, taken[port][-1] + own.beats[port])
-                    if rooms[port][index]:
+                    if rooms[port][index] and not own.joins(port):
                         free = gathered[rooms[port][index] - 1] + own.release
                         when = max(when, free + own.beats[port] - 1)
                     taken[port].append(when)
