@@ -34,6 +34,7 @@ class RegisterSlice(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        held = Signal(self._layout, reset_less=True)
         spare = Signal(self._layout, reset_less=True)
         spare_full = Signal()
         ready = Signal()
@@ -42,6 +43,7 @@ class RegisterSlice(wiring.Component):
         spare_stays = Signal()
         m.d.comb += [
             self.i.ready.eq(ready),
+            self.o.payload.eq(held),
             take.eq(self.i.valid & ready),
             move.eq(self.o.ready | ~self.o.valid),
             spare_stays.eq(~move & (spare_full | take)),
@@ -52,9 +54,9 @@ class RegisterSlice(wiring.Component):
         with m.If(move):
             m.d.sync += self.o.valid.eq(spare_full | take)
             with m.If(spare_full):
-                m.d.sync += self.o.payload.eq(spare)
+                m.d.sync += held.eq(spare)
             with m.Else():
-                m.d.sync += self.o.payload.eq(self.i.payload)
+                m.d.sync += held.eq(self.i.payload)
         return m
 
 

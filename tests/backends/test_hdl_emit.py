@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 import shutil
@@ -16,11 +17,12 @@ import pytest
 
 from qcompile.backends.c.names import identifier
 from qcompile.backends.hdl.assemble import assemble, stage_prefix
+from qcompile.backends.hdl.backend import HdlBackend
 from qcompile.backends.hdl.emit import constraint, emit
 from qcompile.backends.hdl.emit_picture import picture
 from qcompile.backends.hdl.emit_request import EmitRequest, LayerRow, PortTensor
 from qcompile.backends.hdl.emit_vectors import beats, vector_files
-from qcompile.backends.hdl.emit_verilog import readable
+from qcompile.backends.hdl.emit_verilog import readable, verilog
 from qcompile.backends.hdl.flow import StreamGraph
 from qcompile.devices import find_device
 from qcompile.errors import DataError, UsageError
@@ -393,6 +395,16 @@ def test_constraints(request_: EmitRequest, device: str | None, suffix: str, lin
 def test_an_entry_that_is_a_keyword_is_refused(request_: EmitRequest) -> None:
     with pytest.raises(UsageError, match="wire"):
         emit(dataclasses.replace(request_, entry="wire"))
+
+
+def test_the_python_module_is_the_same_accelerator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = HdlBackend(entry="tiny", multipliers=12).emit(network(), {"odd": "x"})
+    program.artifacts.write(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    top = importlib.import_module("tiny_hw").top()
+    assert str(program.artifacts.files["tiny.v"]).endswith(verilog(top, "tiny_top", "tiny"))
 
 
 def test_other_files(files: Mapping[str, str | bytes]) -> None:
