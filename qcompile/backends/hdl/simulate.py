@@ -157,7 +157,9 @@ class Simulation:
         ):
             expected = tuple(stream.layout.size for stream in streams)
             if widths != expected:
-                raise ValueError(f"ports of {widths} bits do not fit streams of {expected} bits")
+                raise ValueError(
+                    f"ports with bits {widths} do not fit streams with bits {expected}"
+                )
         if ports.levels != len(self.fifo_depths):
             raise ValueError(f"{ports.levels} levels for {len(self.fifo_depths)} FIFOs")
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qcompile.backends.hdl.cxxrtl import find_compiler
 from qcompile.backends.hdl.flow import StreamGraph
 from qcompile.backends.hdl.simulate import Simulation, SimulationResult
 from qcompile.backends.hdl.stimulus import Stalls
@@ -91,14 +92,14 @@ def verify(
     """
     reference = _Reference(graph, design, feeds_list)
     frames = [reference.inputs(frame) for frame in range(reference.frames)]
-    simulation = Simulation.of_design(design, compiled=compiled)
-    if not simulation.compiled:
+    if not compiled or find_compiler() is None:
         least = len(frames) * max(node.block.cycles for node in design.nodes)
         if least > PYTHON_CYCLES:
             raise ToolError(
                 f"--verify: no C++ compiler was found, and {least} cycles of '{design.name}' "
                 f"would take too long in Python; install g++, or set CXX"
             )
+    simulation = Simulation.of_design(design, compiled=compiled)
     free = simulation.run(frames)
     elements = reference.check(free, "without stalls")
     high_water = dict(free.fifo_high_water)
