@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from qcompile.backends.c.table import PLANNERS
+from qcompile.backends.hdl.table import PLANNERS as HDL_PLANNERS
+from qcompile.backends.hdl.table import REFUSED
 from qcompile.graph import Op
 from qcompile.ops import OPERATORS, POINTWISE, Dequantize, Quantize
 from qcompile.packing import Packing
@@ -67,3 +70,19 @@ def test_every_c_kernel_is_used() -> None:
     kernels = (ROOT / "templates" / "c" / "kernels").glob("*.c.j2")
     stems = {path.name.removesuffix(".c.j2") for path in kernels}
     assert not {name for name in stems - by_packing if f'"{name}"' not in sources}
+
+
+def test_every_hardware_block_has_a_test() -> None:
+    blocks = {
+        path.stem
+        for path in (ROOT / "hw").glob("*.py")
+        if re.search(r"^class \w+\((Block|Pointwise)\)", path.read_text(encoding="utf-8"), re.M)
+    }
+    assert len(blocks) > 15
+    tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "hw").glob("test_*.py")}
+    assert blocks - {"pointwise"} <= tests
+
+
+def test_every_operator_is_planned_or_refused_by_hardware() -> None:
+    assert {*HDL_PLANNERS, *REFUSED} == set(OPERATORS)
+    assert not {*HDL_PLANNERS} & {*REFUSED}

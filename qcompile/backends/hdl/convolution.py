@@ -139,7 +139,7 @@ class WeightedPlanner:
                 np.ascontiguousarray(matrix).astype(np.int64),
                 weights,
                 op.accumulator,
-                choose_products(weights, kind.integer),
+                choose_products(weights, kind.integer, layer.weights),
             )
             parallel = fold.pe
         sums = unit.outputs[0]
