@@ -83,6 +83,8 @@ class _Link:
         mates: links that the reader takes from together with this one, beat by beat.
         after: link of which the reader takes a pixel before it takes one from here.
         shift: 0 if that is the same pixel, 1 if the one before.
+        forked: straight from a fork of pixels of several beats, of which no reader gets more than
+            a beat ahead of the others: what is taken is decided where the pixel leaves.
     """
 
     edge: Edge
@@ -98,51 +100,64 @@ class _Link:
     mates: list[_Link] = field(default_factory=list)
     after: _Link | None = None
     shift: int = 0
+    forked: bool = False
 
     def take(self) -> bool:
-        """The reader takes what is offered, as far as is known."""
-        taken, reader, beats = self.taken, self.reader, self.beats
-        before = pixel = len(taken)
+        """The reader takes what is offered, as far as is known; whether that was anything."""
+        if self.forked:
+            return False
+        before = pixel = len(self.taken)
         while pixel < len(self.offered):
-            time = self.offered[pixel]
-            if pixel and taken[-1] + beats > time:
-                time = taken[-1] + beats
-            for mate in self.mates:
-                if pixel >= len(mate.offered):
-                    return pixel > before
-                time = max(time, mate.offered[pixel])
-            if self.after is not None and pixel >= self.shift:
-                if pixel - self.shift >= len(self.after.taken):
-                    return pixel > before
-                time = max(time, self.after.taken[pixel - self.shift] + beats)
-            if reader is not None and self.waits:
-                count = self.waits[pixel]
-                if count > len(reader.gathered):
-                    return pixel > before
-                if count:
-                    free = reader.gathered[count - 1] + reader.own.release + beats - 1
-                    if free > time:
-                        time = free
-            taken.append(time)
+            time = self.earliest(pixel)
+            if time is None:
+                break
+            self.taken.append(time)
             pixel += 1
         return pixel > before
 
+    def earliest(self, pixel: int) -> int | None:
+        """When the reader can take the pixel that is offered next; None while not known."""
+        time, taken, reader, beats = self.offered[pixel], self.taken, self.reader, self.beats
+        if pixel and taken[-1] + beats > time:
+            time = taken[-1] + beats
+        for mate in self.mates:
+            known = mate.taken if mate.forked and not self.forked else mate.offered
+            if pixel >= len(known):
+                return None
+            time = max(time, known[pixel])
+        if self.after is not None and pixel >= self.shift:
+            if pixel - self.shift >= len(self.after.taken):
+                return None
+            time = max(time, self.after.taken[pixel - self.shift] + beats)
+        if reader is not None and self.waits:
+            count = self.waits[pixel]
+            if count > len(reader.gathered):
+                return None
+            if count:
+                time = max(time, reader.gathered[count - 1] + reader.own.release + beats - 1)
+        return time
+
     def offer(self, pixel: int, time: int) -> int | None:
-        """A pixel is offered from a time on; when it leaves, None while that is not known."""
-        new = len(self.offered) == pixel
-        if not self.depth:
-            if new:
-                self.offered.append(time + self.delay)
-                self.take()
-            return self.taken[pixel] - self.delay if len(self.taken) > pixel else None
-        if new:
-            if pixel >= self.depth:
-                if pixel - self.depth >= len(self.taken):
-                    return None
-                time = max(time, self.taken[pixel - self.depth] + 1)
+        """A pixel is offered from a time on; when it can leave, None while that is not known."""
+        if self.depth:
+            if pixel < self.depth:
+                return time
+            behind = pixel - self.depth
+            return max(time, self.taken[behind] + 1) if behind < len(self.taken) else None
+        if len(self.offered) == pixel:
             self.offered.append(time + self.delay)
-            return time
-        return self.offered[pixel] - self.delay
+        if len(self.taken) > pixel:
+            return self.taken[pixel] - self.delay
+        when = self.earliest(pixel)
+        return None if when is None else when - self.delay
+
+    def leave(self, pixel: int, time: int) -> None:
+        """The pixel leaves the writer towards this reader."""
+        if self.depth:
+            if len(self.offered) == pixel:
+                self.offered.append(time + self.delay)
+        elif len(self.taken) == pixel:
+            self.taken.append(time + self.delay)
 
 
 @dataclass
@@ -154,13 +169,17 @@ class _Node:
     beats: int
     sources: list[_Link]
     links: list[_Link]
+    together: bool = False
     gathered: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
 
     def advance(self) -> bool:
         """As far as is known; whether that was any further."""
-        moved = any([link.take() for link in self.sources])
-        while self._gather() | self._leave():
+        moved = False
+        for link in self.sources:
+            if len(link.offered) > len(link.taken) and link.take():
+                moved = True
+        while self._gather() | (len(self.left) < len(self.gathered) and self._leave()):
             moved = True
         return moved
 
@@ -190,12 +209,26 @@ class _Node:
             time = gathered[pixel] + tail
             if pixel:
                 time = max(time, left[-1] + self.beats)
-            times = [link.offer(pixel, time) for link in self.links]
             last = time
-            for when in times:
+            late = False
+            # All are asked, in two rounds: one reader's offer may be what another one waits for.
+            for link in self.links:
+                if not link.depth and len(link.offered) == pixel:
+                    link.offered.append(time + link.delay)
+            for link in self.links:
+                when = link.offer(pixel, time)
                 if when is None:
-                    return len(left) > before
-                last = max(last, when)
+                    late = True
+                elif not self.together:
+                    link.leave(pixel, when)
+                    last = max(last, when)
+                else:
+                    last = max(last, when)
+            if late:
+                return len(left) > before
+            if self.together:
+                for link in self.links:
+                    link.leave(pixel, last)
             left.append(last)
         return len(left) > before
 
@@ -265,7 +298,10 @@ class _Run:
     def _node(
         self, own: StageTiming, stream: TensorStream, sources: list[_Link], links: list[_Link]
     ) -> _Node:
-        node = _Node(own, FRAMES * stream.pixels, stream.groups, sources, links)
+        together = stream.groups > 1 and len(links) > 1
+        node = _Node(own, FRAMES * stream.pixels, stream.groups, sources, links, together)
+        for link in links:
+            link.forked = together and not link.depth
         self.nodes.append(node)
         return node
 
