@@ -27,8 +27,9 @@ entered by room; the rules from there on are those of the fixed point, which hol
 take whatever comes, ports of later stages count as unbounded until their turn. Two frames back to
 back are looked at; the rules repeat from the second frame on.
 
-Pixels are atoms here. The bound is exact up to what lies inside a pixel and inside blocks (one beat
-that a fork may still offer, pixels in windows and pipelines of a branch): less than a row.
+Pixels are atoms here. The bound is exact up to what lies inside a pixel and inside blocks: one beat
+that a fork may still offer, and what the windows and pipelines of the branch before the FIFO hold
+beyond their needs (none in a plain skip), a few pixels; behind an up-sampling these can be a row.
 """
 
 from __future__ import annotations

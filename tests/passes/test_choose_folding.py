@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from qcompile.errors import QCompileError, UsageError
+from qcompile.fold_file import fixed_folds, fold_text
 from qcompile.graph import Op
 from qcompile.hw.stage import Fold, Stage
 from qcompile.passes.choose_folding import (
     ChooseFolding,
     FoldingLimits,
     cycles_for,
-    fixed_folds,
-    fold_text,
 )
 from tests.hw.flows import Model, image
 
