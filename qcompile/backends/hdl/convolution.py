@@ -22,13 +22,15 @@ from qcompile.hw.channelwise import ChannelWeights, Channelwise
 from qcompile.hw.matrix_vector import MatrixVector
 from qcompile.hw.products import choose_products
 from qcompile.hw.requantize import Requantize
-from qcompile.hw.stage import Fold, Stage, raster_demand
+from qcompile.hw.stage import Fold, Stage
 from qcompile.hw.streams import TensorStream, WindowStream
 from qcompile.hw.window import Window
 from qcompile.ops import Conv, ConvTranspose, MatMul, SumOp
 from qcompile.types import Array
 
 WIDEST_CODE = 16
+TOLERATED_WAITS = 1.02
+"""Cycles of a window, relative to its beats, that need no larger buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ class WeightedPlanner:
         else:
             phases, filters, channels, taps = layer.weights.shape
             folds = filters // layer.groups // fold.pe
-            window = Window(source, rows, columns, layer.groups, folds)
+            window = _window(source, layer, folds)
             words = channels // fold.simd
             # [phase, group, fold, PE, word, SIMD, tap] -> [..., PE, tap and word, SIMD]
             matrix = layer.weights.reshape(
@@ -146,8 +148,16 @@ class WeightedPlanner:
         assert isinstance(sums, TensorStream)
         lanes = lanes_to_serialise(parallel, _flags(window).fold_beats)
         requantize = Requantize(sums, op.epilogue, target.integer, lanes)
-        demand = raster_demand(np.array(rows.highest()), np.array(columns.highest()), source.width)
-        return Stage(op, (op.inputs[0],), (window, unit, requantize), fold, (demand,))
+        return Stage(op, (op.inputs[0],), (window, unit, requantize), fold, (window.demand,))
+
+
+def _window(source: TensorStream, layer: _Layer, folds: int) -> Window:
+    """The window of a matrix-vector unit; where strides make its writer and its reader wait for
+    each other, with a row more of buffer."""
+    window = Window(source, layer.rows, layer.columns, layer.groups, folds)
+    if window.cycles <= TOLERATED_WAITS * _flags(window).beats:
+        return window
+    return Window(source, layer.rows, layer.columns, layer.groups, folds, extra=source.width)
 
 
 def _flags(window: Window) -> WindowStream:

@@ -95,8 +95,9 @@ class BinaryPlanner:
                 demand.append(identity_demand(whole))
             elif kind.size < target.size:
                 source = tensor_stream(kind, fold.simd)
-                feeders.append(repeated(source, whole.height, whole.width))
-                demand.append(np.ones(whole.pixels, dtype=np.int64))
+                blocks = repeated(source, whole.height, whole.width)
+                feeders.append(blocks)
+                demand.append(blocks[0].demand)
             else:
                 feeders.append(())
                 demand.append(identity_demand(whole))
@@ -106,11 +107,11 @@ class BinaryPlanner:
         else:
             unit = Multiply(operands[0], operands[1], op.accumulator)
         values = tuple(value for value in op.inputs if not graph.is_constant(value))
-        blocks = requantized(graph, op, unit)
-        return Stage(op, values, blocks, fold, tuple(demand), tuple(feeders))
+        chain = requantized(graph, op, unit)
+        return Stage(op, values, chain, fold, tuple(demand), tuple(feeders))
 
 
-def repeated(source: TensorStream, height: int, width: int) -> tuple[Block, ...]:
+def repeated(source: TensorStream, height: int, width: int) -> tuple[Window, Take]:
     """One pixel repeated over a map."""
     rows, columns = copying(1, (0,) * height), copying(1, (0,) * width)
     return gathered(source, rows, columns)
@@ -118,7 +119,7 @@ def repeated(source: TensorStream, height: int, width: int) -> tuple[Block, ...]
 
 def gathered(
     source: TensorStream, rows: AxisPattern, columns: AxisPattern, pad_value: int = 0
-) -> tuple[Block, ...]:
+) -> tuple[Window, Take]:
     """Pixels copied along both axes."""
     window = Window(source, rows, columns, source.groups, 1, pad_value=pad_value)
     flags = window.outputs[0]

@@ -8,7 +8,7 @@ import numpy as np
 
 from qcompile.backends.hdl.elementwise import gathered, identity_demand
 from qcompile.backends.hdl.planner import channels_of, divisors, refuse, tensor_stream
-from qcompile.backends.hdl.pooling import channel_folds, pattern_demand
+from qcompile.backends.hdl.pooling import channel_folds
 from qcompile.errors import Unsupported
 from qcompile.graph import Graph, Op
 from qcompile.hw.axis import AxisPattern, copying
@@ -65,7 +65,7 @@ class GatherPlanner:
         rows, columns = axis_patterns(graph, op)
         pad_value = op.code or 0 if isinstance(op, Pad) else 0
         blocks = gathered(source, rows, columns, pad_value)
-        return Stage(op, (op.inputs[0],), blocks, fold, (pattern_demand(rows, columns),))
+        return Stage(op, (op.inputs[0],), blocks, fold, (blocks[0].demand,))
 
 
 def axis_patterns(graph: Graph, op: Op) -> tuple[AxisPattern, AxisPattern]:

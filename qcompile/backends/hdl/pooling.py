@@ -16,27 +16,20 @@ from qcompile.backends.hdl.planner import (
 )
 from qcompile.errors import Unsupported
 from qcompile.graph import Graph, Op
-from qcompile.hw.axis import AxisPattern
 from qcompile.hw.block import Block
 from qcompile.hw.channelwise import Channelwise, TapWeights
 from qcompile.hw.global_sum import GlobalSum
 from qcompile.hw.reduce_max import ReduceMax
 from qcompile.hw.requantize import Requantize
-from qcompile.hw.stage import Fold, Stage, raster_demand
+from qcompile.hw.stage import Fold, Stage
 from qcompile.hw.streams import TensorStream, WindowStream
 from qcompile.hw.window import Window
 from qcompile.ops import AveragePool, LinearResize, MaxPool, ReduceMean, SumOp
-from qcompile.types import Array
 
 
 def channel_folds(graph: Graph, op: Op) -> Sequence[Fold]:
     """Any number of lanes that divides the channels of the first input."""
     return tuple(Fold(1, lanes) for lanes in divisors(channels_of(graph.types[op.inputs[0]])))
-
-
-def pattern_demand(rows: AxisPattern, columns: AxisPattern) -> Array:
-    """`Stage.demand` of a window."""
-    return raster_demand(np.array(rows.highest()), np.array(columns.highest()), columns.size)
 
 
 class MaxPoolPlanner:
@@ -58,8 +51,7 @@ class MaxPoolPlanner:
         flags = window.outputs[0]
         assert isinstance(flags, WindowStream)
         largest = ReduceMax(flags, shape[2], shape[3])
-        demand = pattern_demand(rows, columns)
-        return Stage(op, (op.inputs[0],), (window, largest), fold, (demand,))
+        return Stage(op, (op.inputs[0],), (window, largest), fold, (window.demand,))
 
 
 class TapPlanner:
@@ -105,8 +97,7 @@ class TapPlanner:
         assert isinstance(sums, TensorStream)
         lanes = lanes_to_serialise(fold.simd, flags.fold_beats)
         requantize = Requantize(sums, op.epilogue, target.integer, lanes)
-        demand = pattern_demand(rows, columns)
-        return Stage(op, (op.inputs[0],), (window, unit, requantize), fold, (demand,))
+        return Stage(op, (op.inputs[0],), (window, unit, requantize), fold, (window.demand,))
 
 
 def _numbers(choices: tuple[tuple[int | None, ...], ...]) -> tuple[tuple[int, ...], ...]:
