@@ -2,7 +2,7 @@
 
 Memories, flip-flops and multipliers are counted from the operators of the block; look-up tables
 are a weighted sum of them. The weights, and a factor for each kind of block that corrects what
-synthesis makes of its operators, were fitted to what yosys 0.23 made of 42 blocks for ECP5 and for
+synthesis makes of its operators, were fitted to what yosys 0.23 made of 52 blocks for ECP5 and for
 Zynq 7000; docs/hardware.md says by how much they miss. These are estimates, never measurements.
 """
 
