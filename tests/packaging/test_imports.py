@@ -16,7 +16,7 @@ LAYERS = (
     {"graph"},
     {"ops", "plan", "boundary", "options", "hdl_options", "entry_name", "devices"},
     {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
-    | {"printer", "verifier", "verify_integer"},
+    | {"printer", "verifier", "verify_integer", "fold_file"},
     {"backends"},
     {
         "config",
