@@ -222,6 +222,22 @@ def test_without_a_compiler_python_simulates(
     np.testing.assert_array_equal(simulation.run([[frame]]).outputs[0][0], frame)
 
 
+def test_compilers_that_do_not_work_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, status in (("clang++", 1), ("c++", 0)):
+        script = tmp_path / name
+        script.write_text(f"#!/bin/sh\nexit {status}\n")
+        script.chmod(0o755)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    cxxrtl._works.cache_clear()
+    try:
+        assert cxxrtl.find_compiler() == "c++"
+    finally:
+        cxxrtl._works.cache_clear()
+
+
 def test_unfamiliar_sources_are_left_alone() -> None:
     assert split("int main() {}\n") == ("int main() {}\n", False)
 

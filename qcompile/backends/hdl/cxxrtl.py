@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -131,13 +132,25 @@ class CxxSimulator:
 
 
 def find_compiler() -> str | None:
-    """The C++ compiler: $CXX (options included), else the first of `COMPILERS`."""
+    """The C++ compiler: $CXX (options included), else the first of `COMPILERS` that works."""
     named = os.environ.get("CXX", "").strip()
-    for command in [named] if named else COMPILERS:
-        words = shlex.split(command)
-        if words and shutil.which(words[0]):
-            return command
-    return None
+    if named:
+        words = shlex.split(named)
+        return named if words and shutil.which(words[0]) else None
+    return next(filter(_works, COMPILERS), None)
+
+
+@cache
+def _works(compiler: str) -> bool:
+    """Whether it is there and finds a C++ library: Clang may lack one where GCC has its own."""
+    if shutil.which(compiler) is None:
+        return False
+    command = [compiler, "-x", "c++", "-fsyntax-only", "-"]
+    try:
+        _output(command, "no C++ library", "#include <map>\n")
+    except ToolError:
+        return False
+    return True
 
 
 def _streams(group: tuple[Beats, ...], chance: float) -> Any:

@@ -37,7 +37,7 @@ class HdlVerifyResult:
         frames: frames of a run.
         values: tensors of a frame.
         elements: elements compared altogether.
-        interval: cycles from frame to frame without stalls.
+        interval: cycles from the last frame but one to the last, without stalls.
         latency: cycles from the first input beat to the first output beat.
         fifo_high_water: the most beats in each FIFO, in any run.
         compiled: whether CXXRTL simulated (rather than Python).
@@ -115,7 +115,7 @@ def verify(
         frames=len(frames),
         values=len(design.taps),
         elements=elements,
-        interval=max(free.frame_cycles),
+        interval=free.frame_cycles[-1],
         latency=free.latency,
         fifo_high_water=high_water,
         compiled=simulation.compiled,
