@@ -131,7 +131,6 @@ def test_memory_bits() -> None:
         assert memory_bits(OutputQueue(layout, depth)) == OutputQueue.ram_bits(21, depth)
 
 
-@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
 def test_work_larger_than_the_queue_is_refused() -> None:
     with pytest.raises(ValueError, match="2 places are too few for work of 3 results"):
         OutputQueue(data.ArrayLayout(4, 1), 2, cost=3)
