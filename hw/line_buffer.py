@@ -50,8 +50,9 @@ class LineBuffer(wiring.Component):
         depths = (low, self._depth - low) if banked else (self._depth,)
         words = []
         for bank, depth in enumerate(depths):
+            # Nobody uses a word that is read while it is written: no logic shall guard that case.
             m.submodules[f"bank_{bank}"] = memory = Memory(
-                shape=unsigned(self._width), depth=depth, init=[]
+                shape=unsigned(self._width), depth=depth, init=[], attrs={"no_rw_check": 1}
             )
             write, read = memory.write_port(), memory.read_port()
             here = (self.write_address[split] == bank) if banked else 1

@@ -101,7 +101,7 @@ def hardware_report(
         )
         for stage, layer in zip(plan.flow.stages, request.layers, strict=True)
     )
-    interval = plan.schedule.interval
+    interval = plan.speed.interval
     resources = [
         Resources(
             "estimated",
@@ -123,7 +123,7 @@ def hardware_report(
         device=options.device,
         clock=options.clock,
         interval=interval,
-        latency=plan.schedule.latency,
+        latency=plan.speed.latency,
         multipliers=plan.design.multipliers,
         ram_bits=plan.design.ram_bits,
         fifo_bits=sum(known.values()),

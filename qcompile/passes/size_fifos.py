@@ -41,6 +41,7 @@ import networkx as nx
 import numpy as np
 
 from qcompile.hdl_options import FifoPolicy
+from qcompile.hw.concat import Concat
 from qcompile.hw.schedule import (
     Edge,
     PortRule,
@@ -242,8 +243,18 @@ def _at_full_rate(flow: Flow, least: Mapping[Edge, FifoSize]) -> Mapping[Edge, F
             chosen = neither
             if value in hurried:
                 chosen = both if stage.op.output in hurried else mixed
-            sizes[edge] = replace(least[edge], depth=chosen)
+            turn = _turn(stage, port, known[value])
+            sizes[edge] = replace(least[edge], depth=max(chosen, turn))
     return sizes
+
+
+def _turn(stage: Stage, port: int, written: TensorStream) -> int:
+    """Beats to store where a join takes its inputs in turn, each faster than its writer sends it.
+
+    Two pixels: one that waits for its turn, and one that arrives in the meantime.
+    """
+    in_turn = len(stage.values) > 1 and isinstance(stage.blocks[0], Concat)
+    return 2 * written.groups if in_turn and written.lanes < stage.inputs[port].lanes else 0
 
 
 def _early_values(flow: Flow, bits: Mapping[Edge, tuple[int, ...]]) -> set[str]:

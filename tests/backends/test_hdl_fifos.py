@@ -201,4 +201,4 @@ def test_the_depths_for_rate_keep_the_pace_of_the_bottleneck(name: str, tmp_path
     result = simulation.run(simulated_frames(graph, plan.design, 4))
     assert result.deadlock is None
     assert result.frame_cycles[-1] <= 1.01 * bottleneck
-    assert plan.schedule.interval == bottleneck
+    assert plan.speed.interval == bottleneck

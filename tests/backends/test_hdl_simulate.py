@@ -262,7 +262,7 @@ def test_a_network_agrees_with_the_simulator(network: tuple[Graph, HdlPlan]) -> 
     assert result.compiled
     assert (result.runs, result.frames) == (4, 3)
     assert result.values == len(plan.design.taps)
-    assert result.interval == plan.schedule.interval
+    assert result.interval == plan.speed.interval
     assert result.elements > 4 * 3 * 8 * 8
     assert result.fifo_high_water
     assert result.details()["cycles_per_frame"] == result.interval

@@ -27,12 +27,12 @@ def assemble(
 ) -> Design:
     """The design of a network.
 
-    Each value runs: writer -> fork (if several read it) -> FIFO (where `depths` asks for one) ->
+    Each value runs: writer -> fork (if several read it) -> FIFO (where `depths` asks for one) and
     gearbox (if the reader wants another number of lanes) -> reader.
 
     Args:
         flow: the stages.
-        depths: beats of the FIFO of each edge, 0 or no entry for none.
+        depths: beats, as written, of the FIFO of each edge; 0 or no entry for none.
         name: module name.
         aliases: values that another value's channel carries.
         placed: is filled with the node of each FIFO, by its edge.
@@ -102,15 +102,22 @@ class _Builder:
         """The channel at which a reader finds a value, behind its FIFO and gearbox."""
         edge = Edge(value, reader, port)
         channel = self.branches[edge]
-        base = f"{identifier(value, LONGEST_NAME) or 'value'}"
+        base = identifier(value, LONGEST_NAME) or "value"
+        written = self.streams[channel]
+        assert isinstance(written, TensorStream)
+        lanes = written.lanes if wanted is None else wanted.lanes
+        # The FIFO has the larger of both widths, so that it takes and gives at either's full rate.
+        if lanes > written.lanes:
+            (channel,) = self.add(f"{base}_gearbox", Gearbox(written, lanes), channel)
         depth = self.depths.get(edge, 0)
         if depth:
-            (channel,) = self.add(f"{base}_fifo", Fifo(self.streams[channel], depth), channel)
+            stream = self.streams[channel]
+            assert isinstance(stream, TensorStream)
+            beats = -(-depth * written.lanes // stream.lanes)
+            (channel,) = self.add(f"{base}_fifo", Fifo(stream, beats), channel)
             self.placed[edge] = channel
-        stream = self.streams[channel]
-        assert isinstance(stream, TensorStream)
-        if wanted is not None and wanted.lanes != stream.lanes:
-            (channel,) = self.add(f"{base}_gearbox", Gearbox(stream, wanted.lanes), channel)
+        if lanes < written.lanes:
+            (channel,) = self.add(f"{base}_gearbox", Gearbox(written, lanes), channel)
         return channel
 
     def place(self, stage: Stage, index: int, flow: Flow) -> None:

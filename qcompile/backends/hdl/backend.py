@@ -24,7 +24,9 @@ from qcompile.hdl_options import FifoPolicy
 from qcompile.hw.axi_stream import FrameInput, FrameOutput
 from qcompile.hw.control import Registers
 from qcompile.hw.design import Design
-from qcompile.hw.schedule import Edge, Schedule, schedule, streams
+from qcompile.hw.pressure import predict
+from qcompile.hw.schedule import Edge, schedule
+from qcompile.hw.schedule import streams as known_streams
 from qcompile.hw.stage import Flow, Fold, Stage
 from qcompile.passes.choose_folding import ChooseFolding, FoldingLimits, cycles_for
 from qcompile.passes.size_fifos import FifoPlan, SizeFifos
@@ -37,19 +39,49 @@ WITHOUT_DEVICE = 64
 """Multipliers to use where neither a device nor a target says how many, or twice the least."""
 
 
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Clock cycles, by the cycle model.
+
+    Attributes:
+        interval: from frame to frame.
+        latency: from the first input beat to the last output beat of a frame that comes alone.
+    """
+
+    interval: int
+    latency: int
+
+
 @dataclass(frozen=True)
 class HdlPlan:
     """An accelerator before it is written: every decision, nothing elaborated.
 
-    `minimums` says, by the node of a FIFO, with how many beats less the accelerator could stop.
+    Attributes:
+        streams: the network.
+        flow: its stages.
+        fifos: depths, in beats as written.
+        speed: interval and latency of the frames.
+        design: blocks and channels.
+        placed: edge -> node of its FIFO.
     """
 
     streams: StreamGraph
     flow: Flow
     fifos: FifoPlan
-    schedule: Schedule
+    speed: Speed
     design: Design
-    minimums: Mapping[str, int]
+    placed: Mapping[Edge, str]
+
+    @property
+    def minimums(self) -> dict[str, int]:
+        """Node of a FIFO -> its proven minimum, in its beats."""
+        written, built = known_streams(self.flow), self.design.streams
+        return {
+            node: -(
+                -self.fifos.sizes[edge].minimum * written[edge.value].lanes // built[node].lanes
+            )
+            for edge, node in self.placed.items()
+        }
 
     @property
     def folds(self) -> dict[str, Fold]:
@@ -66,7 +98,7 @@ class HdlPlan:
         return sum(self._bits(least).values())
 
     def _bits(self, depths: Mapping[Edge, int]) -> dict[Edge, int]:
-        known = streams(self.flow)
+        known = known_streams(self.flow)
         return {edge: depth * known[edge.value].beat_bits for edge, depth in depths.items()}
 
 
@@ -124,8 +156,7 @@ class HdlBackend:
         depths = {edge: size.depth for edge, size in fifos.sizes.items()}
         placed: dict[Edge, str] = {}
         design = assemble(flow, depths, f"{self.entry}_core", streams.aliases, placed)
-        minimums = {node: fifos.sizes[edge].minimum for edge, node in placed.items()}
-        return HdlPlan(streams, flow, fifos, schedule(flow), design, minimums)
+        return HdlPlan(streams, flow, fifos, self._speed(flow, depths), design, placed)
 
     def emit(
         self,
@@ -180,6 +211,13 @@ class HdlBackend:
             multipliers = max(WITHOUT_DEVICE, 2 * least)
         return FoldingLimits(cycles, multipliers, ram_bits)
 
+    def _speed(self, flow: Flow, depths: Mapping[Edge, int]) -> Speed:
+        """With FIFOs for the full rate no FIFO is ever full, which is quicker to follow."""
+        if self.fifos is FifoPolicy.MINIMUM:
+            found = predict(flow, depths)
+            return Speed(found.interval, found.latency)
+        return Speed(schedule(flow).interval, schedule(flow, cycles=1).latency)
+
     def _request(
         self,
         graph: Graph,
@@ -197,8 +235,8 @@ class HdlBackend:
             inputs=tuple(PortTensor(v, graph.types[v]) for v in plan.streams.inputs),
             outputs=tuple(PortTensor(v, graph.types[v]) for v in plan.streams.outputs),
             layers=layers,
-            interval=plan.schedule.interval,
-            latency=plan.schedule.latency,
+            interval=plan.speed.interval,
+            latency=plan.speed.latency,
             vectors=vectors,
             entry=self.entry,
             clock=self.clock,
