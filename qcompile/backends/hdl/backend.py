@@ -17,7 +17,7 @@ from qcompile.backends.hdl.flow import StreamGraph
 from qcompile.backends.hdl.netlist import Area
 from qcompile.devices import Device
 from qcompile.entry_name import check_entry
-from qcompile.errors import Unsupported, UnsupportedError
+from qcompile.errors import QCompileError, Unsupported, UnsupportedError
 from qcompile.fold_file import fixed_folds, fold_text
 from qcompile.graph import Graph
 from qcompile.hdl_options import FifoPolicy
@@ -178,6 +178,8 @@ class HdlBackend:
         plan = self.plan(graph)
         metadata = {**(metadata or {}), "fifos": self.fifos.value}
         request = self._request(graph, plan, metadata, vectors)
+        if self.device is not None:
+            self._check_fit(plan, request, self.device)
         files = {
             **emit(request).files,
             NETWORK_FILE: network_bytes(graph, metadata),
@@ -203,13 +205,12 @@ class HdlBackend:
     def _limits(self, least: int) -> FoldingLimits:
         """What the options and the device leave room for; `least` multipliers are needed."""
         cycles = None if self.target_fps is None else cycles_for(self.target_fps, self.clock)
-        multipliers, ram_bits = self.multipliers, None
+        multipliers = self.multipliers
         if self.device is not None:
             multipliers = self.device.multipliers if multipliers is None else multipliers
-            ram_bits = self.device.ram_bits
         if self == HdlBackend(self.entry, clock=self.clock, fifos=self.fifos):
             multipliers = max(WITHOUT_DEVICE, 2 * least)
-        return FoldingLimits(cycles, multipliers, ram_bits)
+        return FoldingLimits(cycles, multipliers)
 
     def _speed(self, flow: Flow, depths: Mapping[Edge, int]) -> Speed:
         """With FIFOs for the full rate no FIFO is ever full, which is quicker to follow."""
@@ -245,6 +246,33 @@ class HdlBackend:
             fifo_minimum=plan.minimums,
             metadata=metadata,
             build=zlib.crc32(text.encode()),
+        )
+
+    def _check_fit(self, plan: HdlPlan, request: EmitRequest, device: Device) -> None:
+        """
+        Raises:
+            QCompileError: the device holds too little; says what is lacking, and what to do.
+        """
+        rows = (
+            ("multipliers", request.estimate["multipliers"], device.multipliers),
+            ("block RAMs (estimated)", request.estimate["ram_blocks"], device.ram_blocks),
+            ("LUTs (estimated)", request.estimate["luts"], device.luts),
+        )
+        lacking = [
+            f"{needed:,} {what}, {needed - there:,} more than its {there:,}"
+            for what, needed, there in rows
+            if needed > there
+        ]
+        if not lacking:
+            return
+        weights = max(plan.flow.stages, key=lambda stage: stage.ram_bits)
+        fifos, least = sum(plan.fifo_bits().values()), plan.fifo_minimum_bits()
+        saved = f" (saves {fifos - least:,} RAM bits)" if fifos > least else ""
+        raise QCompileError(
+            f"{device.name} is too small: the accelerator needs {'; '.join(lacking)}; of its "
+            f"{plan.design.ram_bits:,} RAM bits {fifos:,} are in FIFOs and {weights.ram_bits:,} in "
+            f"{weights.op.label()}; use --fifos minimum{saved}, a larger --device, a smaller "
+            f"image, --multipliers, or fewer --wbits and --abits"
         )
 
     def _areas(self, plan: HdlPlan) -> Mapping[str, Area]:
