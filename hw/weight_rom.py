@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Array, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.data import ArrayLayout
 from amaranth.lib.memory import Memory
@@ -14,12 +14,40 @@ LOGIC_WORDS = 32
 """A ROM of at most so many words is logic: one or two look-up tables for each bit."""
 
 
+BLOCK_PORTS = (1, 2, 4, 9, 18, 36)
+"""Widths of a block RAM of 18 Kbit (ECP5, and half a block of AMD's)."""
+BLOCK_BITS = 16384
+"""Its bits in widths without parity."""
+
+
+def rows_together(rows: int, width: int, depth: int) -> int:
+    """How many rows share a memory, so that all of them take the fewest block RAMs."""
+
+    def blocks(bits: int) -> int:
+        return min(
+            -(-bits // port) * -(-depth // (BLOCK_BITS // (port - port // 9)))
+            for port in BLOCK_PORTS
+        )
+
+    def all_blocks(together: int) -> int:
+        whole, rest = divmod(rows, together)
+        return whole * blocks(together * width) + (blocks(rest * width) if rest else 0)
+
+    return min(range(1, rows + 1), key=lambda together: (all_blocks(together), together))
+
+
+def _side_by_side(values: Sequence[int], width: int) -> int:
+    """One word of several rows, the first row lowest."""
+    return sum(value << (index * width) for index, value in enumerate(values))
+
+
 class WeightRom(wiring.Component):
     """One word of every row for each accepted beat; a pixel has `period` beats.
 
     A pixel of phase p reads words p * period .. (p + 1) * period - 1 of each row, one for each
     beat. The address is a counter over the pixel; with several phases, a register adds the base of
-    the phase. Small ROMs are logic, large ones block RAM with a register behind.
+    the phase. Small ROMs are logic, large ones block RAM with a register behind; rows share a
+    memory where that takes fewer block RAMs.
 
     Ports:
         accept: a beat is taken in this cycle.
@@ -68,17 +96,27 @@ class WeightRom(wiring.Component):
         if self._depth > self._period:
             address = Signal(range(self._depth), reset_less=True)
             m.d.sync += address.eq(beat + self._base())
-        for index, row in enumerate(self._rows):
-            word = Signal(self._width, name=f"word{index}", reset_less=True)
-            if self._depth > LOGIC_WORDS:
-                memory = Memory(shape=unsigned(self._width), depth=self._depth, init=row)
-                m.submodules[f"rom{index}"] = memory
-                port = memory.read_port(domain="sync")
-                m.d.comb += port.addr.eq(address)
-                m.d.sync += word.eq(port.data)
-            else:
+        words = [
+            Signal(self._width, name=f"word{index}", reset_less=True)
+            for index in range(len(self._rows))
+        ]
+        m.d.comb += [port.eq(word) for port, word in zip(self.words, words, strict=True)]
+        if self._depth <= LOGIC_WORDS:
+            for word, row in zip(words, self._rows, strict=True):
                 m.d.sync += word.eq(Array(Const(value, self._width) for value in row)[address])
-            m.d.comb += self.words[index].eq(word)
+            return m
+        together = rows_together(len(self._rows), self._width, self._depth)
+        for first in range(0, len(self._rows), together):
+            rows = self._rows[first : first + together]
+            memory = Memory(
+                shape=unsigned(self._width * len(rows)),
+                depth=self._depth,
+                init=[_side_by_side(values, self._width) for values in zip(*rows, strict=True)],
+            )
+            m.submodules[f"rom{first}"] = memory
+            port = memory.read_port(domain="sync")
+            m.d.comb += port.addr.eq(address)
+            m.d.sync += Cat(*words[first : first + together]).eq(port.data)
         return m
 
     def _base(self) -> Signal:
