@@ -86,6 +86,11 @@ class StreamGraph:
         graph = self.graph
         for name in self.inputs:
             yield from self._wrong_rank(name, "input")
+        for name in graph.inputs:
+            if not graph.consumers[name]:
+                yield Unsupported("input", name, "is read by nothing", "remove it from the model")
+        if not self.ops:
+            yield Unsupported("network", graph.name, "has no operator to build", "use --target c")
         for op in self.ops:
             if op.output in graph.outputs and self._is_float(op.output):
                 yield refuse(op, "computes floats", "use --abits and --wbits below 32")
