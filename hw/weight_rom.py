@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.data import ArrayLayout
 from amaranth.lib.memory import Memory
@@ -18,22 +18,56 @@ BLOCK_PORTS = (1, 2, 4, 9, 18, 36)
 """Widths of a block RAM of 18 Kbit (ECP5, and half a block of AMD's)."""
 BLOCK_BITS = 16384
 """Its bits in widths without parity."""
+SHALLOW = BLOCK_BITS // 32
+"""Words of the widest port: a memory of at most so many needs no choice between block RAMs."""
 
 
 def rows_together(rows: int, width: int, depth: int) -> int:
     """How many rows share a memory, so that all of them take the fewest block RAMs."""
 
-    def blocks(bits: int) -> int:
-        return min(
-            -(-bits // port) * -(-depth // (BLOCK_BITS // (port - port // 9)))
-            for port in BLOCK_PORTS
-        )
-
     def all_blocks(together: int) -> int:
         whole, rest = divmod(rows, together)
-        return whole * blocks(together * width) + (blocks(rest * width) if rest else 0)
+        return sum(
+            count * min(_side_blocks(bits, depth), _bank_blocks(bits, depth))
+            for count, bits in ((whole, together * width), (1, rest * width))
+        )
 
     return min(range(1, rows + 1), key=lambda together: (all_blocks(together), together))
+
+
+def banks_of(width: int, depth: int) -> tuple[int, ...]:
+    """Words of each bank of a memory. Banks are powers of two, the largest first (but the last).
+
+    A block RAM's output is late in the cycle, so the choice between blocks that follow each other
+    in depth needs a register in front: where blocks side by side would be more of them, each bank
+    gets that register.
+    """
+    if depth <= SHALLOW or _side_blocks(width, depth) <= _bank_blocks(width, depth):
+        return (depth,)
+    return _powers(depth)
+
+
+def _powers(depth: int) -> tuple[int, ...]:
+    banks = []
+    while depth > SHALLOW:
+        banks.append(min(BLOCK_BITS, 1 << (depth.bit_length() - 1)))
+        depth -= banks[-1]
+    return (*banks, depth) if depth else tuple(banks)
+
+
+def _port_words(port: int) -> int:
+    return BLOCK_BITS // (port - port // 9)
+
+
+def _side_blocks(width: int, depth: int) -> int:
+    """Block RAMs that each hold all words, side by side; very many if none is deep enough."""
+    ports = [port for port in BLOCK_PORTS if _port_words(port) >= depth]
+    return -(-width // ports[-1]) if ports else width * depth
+
+
+def _bank_blocks(width: int, depth: int) -> int:
+    """Block RAMs of the banks of `_powers`."""
+    return sum(_side_blocks(width, bank) for bank in _powers(depth))
 
 
 def _side_by_side(values: Sequence[int], width: int) -> int:
@@ -46,8 +80,8 @@ class WeightRom(wiring.Component):
 
     A pixel of phase p reads words p * period .. (p + 1) * period - 1 of each row, one for each
     beat. The address is a counter over the pixel; with several phases, a register adds the base of
-    the phase. Small ROMs are logic, large ones block RAM with a register behind; rows share a
-    memory where that takes fewer block RAMs.
+    the phase. Small ROMs are logic, large ones block RAM with a register behind, deep ones with two;
+    rows share a memory where that takes fewer block RAMs.
 
     Ports:
         accept: a beat is taken in this cycle.
@@ -77,7 +111,7 @@ class WeightRom(wiring.Component):
     @staticmethod
     def rom_delay(depth: int, phases: int) -> int:
         """Cycles from accepting a beat to its words."""
-        return 1 + (phases > 1) + (depth > LOGIC_WORDS)
+        return 1 + (phases > 1) + (depth > LOGIC_WORDS) + (depth > SHALLOW)
 
     @staticmethod
     def ram_bits(rows: int, width: int, depth: int) -> int:
@@ -108,16 +142,39 @@ class WeightRom(wiring.Component):
         together = rows_together(len(self._rows), self._width, self._depth)
         for first in range(0, len(self._rows), together):
             rows = self._rows[first : first + together]
-            memory = Memory(
-                shape=unsigned(self._width * len(rows)),
-                depth=self._depth,
-                init=[_side_by_side(values, self._width) for values in zip(*rows, strict=True)],
-            )
-            m.submodules[f"rom{first}"] = memory
-            port = memory.read_port(domain="sync")
-            m.d.comb += port.addr.eq(address)
-            m.d.sync += Cat(*words[first : first + together]).eq(port.data)
+            values = [_side_by_side(column, self._width) for column in zip(*rows, strict=True)]
+            data = self._read(m, f"rom{first}", values, self._width * len(rows), address)
+            m.d.sync += Cat(*words[first : first + together]).eq(data)
         return m
+
+    def _read(
+        self, m: Module, name: str, values: Sequence[int], width: int, address: Value
+    ) -> Value:
+        """A word of a memory, behind the memory and, in deep ones, the register of a bank."""
+        banks = banks_of(width, self._depth)
+        found: list[Value] = []
+        start = 0
+        for index, size in enumerate(banks):
+            memory = Memory(shape=unsigned(width), depth=size, init=values[start : start + size])
+            m.submodules[name if len(banks) == 1 else f"{name}_bank{index}"] = memory
+            port = memory.read_port(domain="sync")
+            # A bank begins at a multiple of its size: the low bits of the address count in it.
+            m.d.comb += port.addr.eq(address)
+            data = port.data
+            if self._depth > SHALLOW:
+                data = Signal(width, name=f"{name}_data{index}", reset_less=True)
+                m.d.sync += data.eq(port.data)
+            found.append(data)
+            start += size
+        result = found[-1]
+        end = self._depth - banks[-1]
+        for index in reversed(range(len(banks) - 1)):
+            below = Signal(name=f"{name}_below{index}", reset_less=True)
+            late = Signal(name=f"{name}_choose{index}", reset_less=True)
+            m.d.sync += [below.eq(address < end), late.eq(below)]
+            result = Mux(late, found[index], result)
+            end -= banks[index]
+        return result
 
     def _base(self) -> Signal:
         """First word of the phase of the beat at the input."""
