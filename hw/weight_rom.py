@@ -80,8 +80,8 @@ class WeightRom(wiring.Component):
 
     A pixel of phase p reads words p * period .. (p + 1) * period - 1 of each row, one for each
     beat. The address is a counter over the pixel; with several phases, a register adds the base of
-    the phase. Small ROMs are logic, large ones block RAM with a register behind, deep ones with two;
-    rows share a memory where that takes fewer block RAMs.
+    the phase. Small ROMs are logic, large ones block RAM with a register behind, deep ones with
+    two; rows share a memory where that takes fewer block RAMs.
 
     Ports:
         accept: a beat is taken in this cycle.
