@@ -11,6 +11,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from qcompile.hw.block import Block
+from qcompile.hw.block_rams import banks_of
 from qcompile.hw.streams import Stream
 from qcompile.types import Array
 
@@ -28,10 +29,11 @@ class Fifo(Block):
     Two forms, both with registered `ready`, `valid` and payload. A small one is an output register
     before a memory of depth - 1 words that is read without a clock (one register for depth 2).
     A larger one is a block RAM of depth - 2 words, the register of its read port, and the output
-    register.
+    register. One so deep that block RAMs would follow each other is several FIFOs in a row, each
+    with a memory of a power of two: nothing is chosen behind the late outputs of block RAMs.
 
-    Latency: 1 cycle small, 3 cycles large. Throughput: one beat a cycle, but every other cycle for
-    depth 1. Ports besides `i0` and `o0`: `level`, out, the beats inside.
+    Latency: 1 cycle small, 3 cycles large, the sum in a row. Throughput: one beat a cycle, but
+    every other cycle for depth 1. Ports besides `i0` and `o0`: `level`, out, the beats inside.
 
     Attributes:
         stream: what arrives and leaves, a TensorStream or a WindowStream.
@@ -56,8 +58,8 @@ class Fifo(Block):
     def compute(self, *frames: Array) -> tuple[Array, ...]:
         return (frames[0],)
 
-    def create(self) -> FifoComponent:
-        return FifoComponent(self)
+    def create(self) -> wiring.Component:
+        return FifoComponent(self) if len(self.segments) == 1 else FifoRow(self)
 
     @property
     def width(self) -> int:
@@ -70,8 +72,25 @@ class Fifo(Block):
         return self.depth > SHALLOW and self.width * (self.depth - 2) > SMALL_BITS
 
     @property
+    def segments(self) -> tuple[Fifo, ...]:
+        """The FIFOs in a row that hold `depth` beats together; usually one, this one."""
+        depths = []
+        rest = self.depth
+        while self.width * rest > SMALL_BITS:
+            first = banks_of(self.width, rest - 2)[0] + 2
+            if first >= rest:
+                break
+            # A last FIFO of one beat would be slow.
+            first -= rest - first == 1
+            depths.append(first)
+            rest -= first
+        if not depths:
+            return (self,)
+        return tuple(Fifo(self.stream, depth) for depth in (*depths, rest))
+
+    @property
     def words(self) -> int:
-        """Words of the memory, 0 if there is none."""
+        """Words of the memory of a single FIFO, 0 if there is none."""
         if self.is_large:
             return self.depth - 2
         return self.depth - 1 if self.depth > 2 else 0
@@ -82,11 +101,39 @@ class Fifo(Block):
 
     @property
     def latency(self) -> int:
+        if len(self.segments) > 1:
+            return sum(segment.latency for segment in self.segments)
         return 3 if self.is_large else 1
 
     @property
     def ram_bits(self) -> int:
+        if len(self.segments) > 1:
+            return sum(segment.ram_bits for segment in self.segments)
         return self.words * self.width
+
+
+class FifoRow(wiring.Component):
+    """Hardware of a deep `Fifo`: several in a row. Ports as those of one."""
+
+    def __init__(self, block: Fifo) -> None:
+        self._block = block
+        signature = block.stream.signature
+        super().__init__(
+            {"i0": In(signature), "o0": Out(signature), "level": Out(range(block.depth + 1))}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        offer = wiring.flipped(self.i0)
+        levels = []
+        for index, segment in enumerate(self._block.segments):
+            m.submodules[f"segment{index}"] = part = FifoComponent(segment)
+            wiring.connect(m, offer, part.i0)
+            offer = part.o0
+            levels.append(part.level)
+        wiring.connect(m, offer, wiring.flipped(self.o0))
+        m.d.comb += self.level.eq(sum(levels))
+        return m
 
 
 class FifoComponent(wiring.Component):

@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 from qcompile.hw.fifo import Fifo
 from qcompile.hw.streams import TensorStream, WindowStream
 from qcompile.types import IntType
-from tests.hw.drive import check_block, random_frame, simulate
+from tests.hw.drive import check_block, memory_bits, random_frame, simulate
 
 NARROW = TensorStream(3, 4, 2, IntType(5))
 WIDE = TensorStream(4, 4, 48, IntType(6, signed=False), 24)
@@ -67,6 +67,21 @@ def test_capacity_is_exactly_the_depth(stream: TensorStream, depth: int) -> None
         assert await fill() == half
 
     _run(component, bench)
+
+
+@pytest.mark.parametrize("depth", [1027, 1030, 1100])
+def test_deep_ones_are_several_in_a_row(depth: int) -> None:
+    """A memory of 1024 words, and what is left, down to a FIFO that must not be slow."""
+    block = Fifo(WIDE, depth)
+    segments = block.segments
+    assert len(segments) == 2
+    assert sum(segment.depth for segment in segments) == depth
+    assert min(segment.depth for segment in segments) > 1
+    test_capacity_is_exactly_the_depth(WIDE, depth)
+    assert memory_bits(block.create()) == block.ram_bits
+    frame = random_frame(WIDE, np.random.default_rng(depth))
+    result = simulate(block, frame, frames=2, valid=1.0, ready=1.0)
+    assert result.frame_cycles == (WIDE.beats,)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5, 6])

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from amaranth.sim import Simulator
 
-from qcompile.hw.weight_rom import SHALLOW, WeightRom, banks_of, rows_together
+from qcompile.hw.block_rams import SHALLOW, banks_of
+from qcompile.hw.weight_rom import WeightRom, rows_together
 from tests.hw.drive import memory_bits
 
 SHAPES = [
