@@ -30,7 +30,7 @@ STALLS = (Stalls(0.5, 0.6, 3), Stalls(0.9, 0.1, 4))
 FRAMES = 4
 """Without stalls the interval of the last one is that of the steady state."""
 RANDOM_SEEDS = range(100)
-LEAST_RANDOM = 9
+LEAST_RANDOM = 15
 """Of so many seeds, at least so many networks are expected to be accepted."""
 
 SHARED = ("gm_unet8", "cvc_resunet", "sedgen_unet", "smp_unet_r18_d18b", "smp_unet_r18_l17")
