@@ -210,23 +210,25 @@ class FrameOutput(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         tensor = self._tensor
-        layout = data.StructLayout({"data": tensor.layout, "last": 1})
+        # The slice holds the port's bits, not the codes: with the codes the port's upper bits would
+        # be copies of its lower ones, which linters take for a combinational loop.
+        layout = data.StructLayout({"data": data_bits(tensor), "last": 1})
         m.submodules.slice = slice_ = RegisterSlice(layout)
         m.submodules.counter = counter = FrameCounter(tensor.beats)
         m.d.comb += [
-            slice_.i.payload.data.eq(self.i.payload),
             slice_.i.payload.last.eq(counter.last),
             slice_.i.valid.eq(self.i.valid),
             self.i.ready.eq(slice_.i.ready),
             counter.step.eq(self.i.valid & slice_.i.ready),
             self.tvalid.eq(slice_.o.valid),
+            self.tdata.eq(slice_.o.payload.data),
             self.tlast.eq(slice_.o.payload.last),
             slice_.o.ready.eq(self.tready),
         ]
         step = 8 * element_bytes(tensor)
         for lane in range(tensor.lanes):
             # Assignment extends by the signedness of the element.
-            outer = self.tdata[lane * step : (lane + 1) * step]
-            m.d.comb += outer.eq(slice_.o.payload.data[lane])
+            outer = slice_.i.payload.data[lane * step : (lane + 1) * step]
+            m.d.comb += outer.eq(self.i.payload[lane])
         m.d.sync += self.done.eq(self.tvalid & self.tready & self.tlast)
         return m
