@@ -302,7 +302,8 @@ def _check_places(model: Path, folder: Path, options: CompileOptions) -> None:
         ):
             raise UsageError(f"{flag} {text}: no such file or folder")
     if options.fold is not None and not options.fold.is_file():
-        raise UsageError(f"--fold {options.fold}: no such file; give a TOML file")
+        known = "is not a file" if options.fold.exists() else "no such file"
+        raise UsageError(f"--fold {options.fold}: {known}; give a TOML file")
     if options.report is not None and options.report.is_dir():
         raise UsageError(f"--report {options.report}: is a folder; give the name of a file")
     if options.dump_ir is not None and options.dump_ir.exists() and not options.dump_ir.is_dir():

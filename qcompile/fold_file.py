@@ -55,11 +55,12 @@ def fixed_folds(path: Path, allowed: Mapping[str, Sequence[Fold]]) -> dict[str, 
 
 def fold_text(folds: Mapping[str, Fold]) -> str:
     """The file that asks for `folds`; to be edited and given back."""
-    layers = [
-        {"name": name, "pe": fold.pe, "simd": fold.simd} for name, fold in sorted(folds.items())
-    ]
-    head = "# Parallelism of each layer; edit and give back with --fold.\n\n"
-    return head + tomli_w.dumps({"layer": layers})
+    text = "# Parallelism of each layer; edit and give back with --fold.\n"
+    for name, fold in folds.items():
+        # A table of its own for each, not a list of short ones: others can be added to the file.
+        table = tomli_w.dumps({"name": name, "pe": fold.pe, "simd": fold.simd})
+        text += f"\n[[layer]]\n{table}"
+    return text
 
 
 def _tables(path: Path) -> list[tuple[str, Fold, str]]:

@@ -195,7 +195,7 @@ class ChooseFolding:
             raise QCompileError(_too_slow(fastest[name], cycles, name in self.fixed))
         lacking = _Total.of(chosen).lacking(limits)
         if lacking:
-            raise QCompileError(_too_large(chosen, lacking, cycles))
+            raise QCompileError(_too_large(chosen, lacking, cycles, bool(self.fixed)))
         return chosen
 
     def _fastest(self, layers: Mapping[str, list[_Choice]], limits: FoldingLimits) -> list[_Choice]:
@@ -220,7 +220,7 @@ class ChooseFolding:
                 least = _cheapest(layers, bounds[-1], limits, exact=False)
                 assert least is not None
                 lacking = _Total.of(least).lacking(limits)
-                raise QCompileError(_too_large(least, lacking, None))
+                raise QCompileError(_too_large(least, lacking, None, bool(self.fixed)))
         return chosen
 
 
@@ -308,13 +308,19 @@ def _too_slow(fastest: _Choice, cycles: int, fixed: bool) -> str:
     )
 
 
-def _too_large(chosen: Sequence[_Choice], lacking: Sequence[str], cycles: int | None) -> str:
+def _too_large(
+    chosen: Sequence[_Choice], lacking: Sequence[str], cycles: int | None, fixed: bool
+) -> str:
     slow = "at its least parallel" if cycles is None else f"to take {cycles} cycles a frame"
+    if fixed:
+        slow += " with the foldings that were asked for"
     largest = max(chosen, key=lambda choice: (choice.multipliers, choice.ram_bits))
     memory = max(chosen, key=lambda choice: choice.ram_bits)
-    advice = "a smaller network or image, fewer bits, or a larger device"
+    advice = "a smaller network or image, fewer bits, more --multipliers, or a larger device"
     if cycles is not None:
         advice = f"fewer frames a second, {advice}"
+    if fixed:
+        advice = f"smaller foldings in the file, {advice}"
     return (
         f"the accelerator needs {' and '.join(lacking)} {slow}; the most multipliers are those of "
         f"{largest.stage.op.label()} ({largest.multipliers}), the most memory that of "
