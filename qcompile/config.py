@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcompile.errors import UsageError
-from qcompile.hdl_options import HDL_DEFAULTS, FifoPolicy
+from qcompile.hdl_options import FOLD_FILE, HDL_DEFAULTS, FifoPolicy
 from qcompile.options import (
     CompileOptions,
     InputChoice,
@@ -185,6 +185,9 @@ def options_table(options: CompileOptions) -> dict[str, Any]:
         elif isinstance(value, Mapping):
             value = {name: list(shape) for name, shape in value.items()}
         result[key] = value
+    if options.target is Target.HDL and options.fold is not None:
+        # Not the file that was given, but the one that is written beside the plan.
+        result["fold"] = FOLD_FILE
     return result
 
 

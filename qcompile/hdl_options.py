@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 LOWEST_CLOCK, HIGHEST_CLOCK = 1.0, 1000.0
 """MHz."""
 MOST_MULTIPLIERS = 1 << 20
+FOLD_FILE = "fold.toml"
+"""Every accelerator is written with its foldings under this name."""
 
 
 class FifoPolicy(enum.Enum):

@@ -20,7 +20,7 @@ from qcompile.entry_name import check_entry
 from qcompile.errors import QCompileError, Unsupported, UnsupportedError
 from qcompile.fold_file import fixed_folds, fold_text
 from qcompile.graph import Graph
-from qcompile.hdl_options import FifoPolicy
+from qcompile.hdl_options import FOLD_FILE, FifoPolicy
 from qcompile.hw.axi_stream import FrameInput, FrameOutput
 from qcompile.hw.control import Registers
 from qcompile.hw.design import Design
@@ -34,7 +34,6 @@ from qcompile.sim.file import load_network, network_bytes
 from qcompile.types import Array
 
 NETWORK_FILE = "network.qnet.npz"
-FOLD_FILE = "fold.toml"
 WITHOUT_DEVICE = 64
 """Multipliers to use where neither a device nor a target says how many, or twice the least."""
 
