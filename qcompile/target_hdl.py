@@ -11,6 +11,7 @@ from typing import Any
 
 from qcompile.backends.artifacts import Artifacts
 from qcompile.backends.hdl.backend import HdlBackend, HdlProgram
+from qcompile.backends.hdl.emit_request import EmitRequest
 from qcompile.backends.hdl.netlist import Area
 from qcompile.backends.hdl.synthesize import Measurement, Synthesis, synthesize
 from qcompile.backends.hdl.verify import verify
@@ -124,13 +125,28 @@ def hardware_report(
         clock=options.clock,
         interval=interval,
         latency=plan.speed.latency,
+        exact=request.exact,
         multipliers=plan.design.multipliers,
         ram_bits=plan.design.ram_bits,
         fifo_bits=sum(known.values()),
         fifo_minimum_bits=plan.fifo_minimum_bits(),
         rows=rows,
         resources=tuple(resources) if options.device is not None else (),
+        usage=_usage(request),
     )
+
+
+def _usage(request: EmitRequest) -> dict[str, float]:
+    """Estimated shares of the device; empty without one."""
+    device, estimate = request.device, request.estimate
+    if device is None:
+        return {}
+    pairs = {
+        "LUTs": (estimate["luts"], device.luts),
+        "block RAMs": (estimate["ram_blocks"], device.ram_blocks),
+        "multipliers": (estimate["multipliers"], device.multipliers),
+    }
+    return {what: used / there for what, (used, there) in pairs.items() if there}
 
 
 def _measured(origin: str, measured: Measurement, interval: int) -> Resources:

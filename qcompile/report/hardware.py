@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from qcompile.report.columns import NOTHING, count_text, number_text
@@ -75,10 +75,11 @@ class HardwareReport:
 
     Attributes:
         device: None for any.
+        usage: resource -> estimated share of the device; empty without one.
         clock: MHz asked for.
         interval: clock cycles from frame to frame (cycle model).
         latency: clock cycles from the first input beat to the last output beat of a frame.
-        utilisation: of the bottleneck's multipliers, its cycles over the interval.
+        exact: whether interval and latency are; with the smallest FIFOs they are estimates.
         ram_bits: all memories, FIFOs included.
         fifo_minimum_bits: FIFOs that would do to never stop.
         resources: one entry for each stage of the flow that was reached.
@@ -88,12 +89,14 @@ class HardwareReport:
     clock: float
     interval: int
     latency: int
+    exact: bool
     multipliers: int
     ram_bits: int
     fifo_bits: int
     fifo_minimum_bits: int
     rows: tuple[HardwareRow, ...]
     resources: tuple[Resources, ...] = ()
+    usage: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def fps(self) -> float:
@@ -116,6 +119,7 @@ class HardwareReport:
             "clock_mhz": self.clock,
             "cycles_per_frame": self.interval,
             "latency_cycles": self.latency,
+            "exact": self.exact,
             "frames_per_second": round(self.fps, 3),
             "bottleneck": self.bottleneck.name,
             "bottleneck_utilisation": round(self.utilisation, 4),
@@ -147,17 +151,27 @@ def hardware_rows(report: HardwareReport) -> list[tuple[str, ...]]:
 
 def hardware_lines(report: HardwareReport) -> list[tuple[str, str]]:
     """(what, how much) for the whole accelerator."""
+    pace = "" if report.exact else "; small FIFOs set the pace"
     milliseconds = report.latency / report.clock / 1e3
     return [
-        ("device", report.device or "any"),
-        ("bottleneck (*)", f"{report.bottleneck.name}, {report.utilisation:.1%} of the interval"),
-        ("cycles per frame", f"{report.interval:,}"),
+        ("device", f"{report.device or 'any'}{_usage(report)}"),
+        (
+            "bottleneck (*)",
+            f"{report.bottleneck.name}, {report.utilisation:.1%} of the interval{pace}",
+        ),
+        ("cycles per frame", f"{report.interval:,}{'' if report.exact else ' (estimate)'}"),
         ("frames per second", f"{report.fps:,.1f} at {report.clock:g} MHz"),
         ("latency", f"{report.latency:,} cycles, {milliseconds:.2f} ms at {report.clock:g} MHz"),
         ("multipliers", f"{report.multipliers:,}"),
         ("RAM", f"{report.ram_bits:,} bits, {report.fifo_bits:,} of them in FIFOs"),
         ("FIFOs at least", f"{report.fifo_minimum_bits:,} bits, proven never to stop"),
     ]
+
+
+def _usage(report: HardwareReport) -> str:
+    """': 18 % of its LUTs, ...'."""
+    shares = ", ".join(f"{share:.0%} of its {what}" for what, share in report.usage.items())
+    return f": {shares} (estimated)" if shares else ""
 
 
 def resource_rows(resources: Sequence[Resources]) -> list[tuple[str, ...]]:

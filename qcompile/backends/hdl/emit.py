@@ -110,6 +110,7 @@ def _context(request: EmitRequest, top: Top) -> Mapping[str, Any]:
         "limit": limit,
         "half_period": f"{500 / request.clock:.3f}",
         "interval": request.interval,
+        "exact": request.exact,
         "latency": request.latency,
         "constraint_suffix": suffix,
         "constraint_line": line,

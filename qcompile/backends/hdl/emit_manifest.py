@@ -31,6 +31,7 @@ def manifest(request: EmitRequest, top: Top) -> dict[str, Any]:
         "clock_mhz": request.clock,
         "device": None if request.device is None else request.device.name,
         "performance": {
+            "exact": request.exact,
             "interval_cycles": request.interval,
             "latency_cycles": request.latency,
             "frames_per_second": round(clock_hz / request.interval, 3),

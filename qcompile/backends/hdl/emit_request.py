@@ -62,6 +62,7 @@ class EmitRequest:
         layers: in topological order. Nodes in none of them are forks, FIFOs and gearboxes.
         interval: clock cycles from frame to frame.
         latency: clock cycles from the first input beat to the last output beat of a frame.
+        exact: whether these two are; with the smallest FIFOs they are estimates.
         fifo_minimum: node of a FIFO -> the depth below which the schedule is not met.
         vectors: for each frame of the testbench all inputs and expected outputs by value name, as
             integers in the tensor's shape.
@@ -80,6 +81,7 @@ class EmitRequest:
     layers: tuple[LayerRow, ...]
     interval: int
     latency: int
+    exact: bool = True
     fifo_minimum: Mapping[str, int] = field(default_factory=dict)
     vectors: Sequence[Mapping[str, Array]] = ()
     entry: str = "model"
