@@ -11,40 +11,37 @@ SHALLOW = BLOCK_BITS // 32
 
 
 def banks_of(width: int, depth: int) -> tuple[int, ...]:
-    """Words of each bank of a memory. Banks are powers of two, the largest first (but the last).
+    """Words of each bank of a memory; all but the last are powers of two, the largest first.
 
-    A block RAM's output is late in the cycle, so the choice between blocks that follow each other
-    in depth needs a register in front: where blocks side by side would be more of them, each bank
-    gets that register.
+    A block RAM's output is late in the cycle, so a choice between blocks that follow each other in
+    depth needs a register in front. Where blocks side by side, each with all words, are more than
+    those of some other shape, synthesis would put that choice behind them: such a memory becomes
+    banks that need none.
     """
-    if depth <= SHALLOW or _side_blocks(width, depth) <= _bank_blocks(width, depth):
+    side = _side_blocks(width, depth)
+    if depth <= SHALLOW or side <= min(_blocks(width, depth, port) for port in BLOCK_PORTS):
         return (depth,)
-    return _powers(depth)
+    first = min(BLOCK_BITS, 1 << (depth.bit_length() - 1))
+    if first == depth:
+        return (depth,)
+    return (first, *banks_of(width, depth - first))
 
 
 def blocks_of(width: int, depth: int) -> int:
     """Block RAMs of a memory in the banks of `banks_of`."""
-    return min(_side_blocks(width, depth), _bank_blocks(width, depth))
-
-
-def _powers(depth: int) -> tuple[int, ...]:
-    banks = []
-    while depth > SHALLOW:
-        banks.append(min(BLOCK_BITS, 1 << (depth.bit_length() - 1)))
-        depth -= banks[-1]
-    return (*banks, depth) if depth else tuple(banks)
+    return sum(_side_blocks(width, bank) for bank in banks_of(width, depth))
 
 
 def _port_words(port: int) -> int:
     return BLOCK_BITS // (port - port // 9)
 
 
+def _blocks(width: int, depth: int, port: int) -> int:
+    """Block RAMs of one shape."""
+    return -(-width // port) * -(-depth // _port_words(port))
+
+
 def _side_blocks(width: int, depth: int) -> int:
     """Block RAMs that each hold all words, side by side; very many if none is deep enough."""
     ports = [port for port in BLOCK_PORTS if _port_words(port) >= depth]
     return -(-width // ports[-1]) if ports else width * depth
-
-
-def _bank_blocks(width: int, depth: int) -> int:
-    """Block RAMs of the banks of `_powers`."""
-    return sum(_side_blocks(width, bank) for bank in _powers(depth))
