@@ -36,10 +36,8 @@ from qcompile.types import Array
 NETWORK_FILE = "network.qnet.npz"
 WITHOUT_DEVICE = 64
 """Multipliers to use where neither a device nor a target says how many, or twice the least."""
-
-
 LUT_DOUBT = 1.25
-"""Estimated LUTs, relative to those of the device, that are refused: see docs/hardware.md."""
+"""More estimated LUTs than this times those of the device are refused: tools may need fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,17 +255,16 @@ class HdlBackend:
         Raises:
             QCompileError: the device holds too little; says what is lacking, and what to do.
         """
+        needs = request.estimate
         rows = (
-            ("multipliers", request.estimate["multipliers"], device.multipliers),
-            ("block RAMs (estimated)", request.estimate["ram_blocks"], device.ram_blocks),
-            ("LUTs (estimated)", request.estimate["luts"], device.luts),
+            ("multipliers", needs["multipliers"], device.multipliers, 1.0),
+            ("block RAMs (estimated)", needs["ram_blocks"], device.ram_blocks, 1.0),
+            ("LUTs (estimated)", needs["luts"], device.luts, LUT_DOUBT),
         )
-        # What tools make of the LUTs may be less than their estimate.
-        doubt = {"LUTs (estimated)": LUT_DOUBT}
         lacking = [
             f"{needed:,} {what}, {needed - there:,} more than its {there:,}"
-            for what, needed, there in rows
-            if needed > there * doubt.get(what, 1)
+            for what, needed, there, doubt in rows
+            if needed > there * doubt
         ]
         if not lacking:
             return
