@@ -38,10 +38,10 @@ class Model(Block):
         return (self.target,)
 
     def compute(self, *frames: Array) -> tuple[Array, ...]:
-        raise NotImplementedError
+        raise AssertionError("a block for the cycle model alone")
 
     def create(self) -> wiring.Component:
-        raise NotImplementedError
+        raise AssertionError("a block for the cycle model alone")
 
     @property
     def cycles(self) -> int:

@@ -206,12 +206,13 @@ class HdlBackend:
     def _limits(self, least: int) -> FoldingLimits:
         """What the options and the device leave room for; `least` multipliers are needed."""
         cycles = None if self.target_fps is None else cycles_for(self.target_fps, self.clock)
-        multipliers = self.multipliers
+        multipliers, ram_bits = self.multipliers, None
         if self.device is not None:
+            ram_bits = self.device.ram_bits
             multipliers = self.device.multipliers if multipliers is None else multipliers
         if self == HdlBackend(self.entry, clock=self.clock, fifos=self.fifos):
             multipliers = max(WITHOUT_DEVICE, 2 * least)
-        return FoldingLimits(cycles, multipliers)
+        return FoldingLimits(cycles, multipliers, ram_bits)
 
     def _speed(self, flow: Flow, depths: Mapping[Edge, int]) -> Speed:
         """With FIFOs for the full rate no FIFO is ever full, which is quicker to follow."""
