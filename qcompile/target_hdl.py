@@ -94,7 +94,7 @@ def hardware_report(
             fold=f"{stage.fold.pe} x {stage.fold.simd}",
             cycles=layer.cycles,
             fps=round(cycles / layer.cycles, 3),
-            multipliers=layer.multipliers,
+            multipliers=layer.estimate.get("multipliers", layer.multipliers),
             luts=layer.estimate.get("luts"),
             ram_bits=layer.ram_bits,
             fifo_bits=sum(bits for edge, bits in known.items() if edge.reader == stage.op.name),
@@ -110,7 +110,7 @@ def hardware_report(
             luts=request.estimate.get("luts"),
             ffs=request.estimate.get("ffs"),
             ram_blocks=request.estimate.get("ram_blocks"),
-            multipliers=plan.design.multipliers,
+            multipliers=request.estimate.get("multipliers", plan.design.multipliers),
             fps=round(cycles / interval, 3),
         )
     ]
@@ -126,7 +126,7 @@ def hardware_report(
         interval=interval,
         latency=plan.speed.latency,
         exact=request.exact,
-        multipliers=plan.design.multipliers,
+        multipliers=request.estimate.get("multipliers", plan.design.multipliers),
         ram_bits=plan.design.ram_bits,
         fifo_bits=sum(known.values()),
         fifo_minimum_bits=plan.fifo_minimum_bits(),

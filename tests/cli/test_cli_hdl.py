@@ -59,7 +59,7 @@ WRONG_FLAGS = {
     "negative": (("--multipliers", "-1"), "out of range"),
     "no device": (("--device", "ecp5"), "did you mean ecp5"),
     "no name": (("--device", ""), "unknown"),
-    "too few on the device": (("--device", "ice40-hx8k"), "than the 0 there are"),
+    "too few on the device": (("--device", "ice40-up5k"), "than the 8 there are"),
     "more than the device has": (
         ("--device", "ecp5-25k", "--multipliers", "29"),
         "ecp5-25k has 28, not 29",

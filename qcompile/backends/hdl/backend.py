@@ -15,7 +15,7 @@ from qcompile.backends.hdl.emit_request import EmitRequest, LayerRow, PortTensor
 from qcompile.backends.hdl.estimates import estimate, estimate_component, total
 from qcompile.backends.hdl.flow import StreamGraph
 from qcompile.backends.hdl.netlist import Area
-from qcompile.devices import Device
+from qcompile.devices import DEVICES, Device
 from qcompile.entry_name import check_entry
 from qcompile.errors import QCompileError, Unsupported, UnsupportedError
 from qcompile.fold_file import fixed_folds, fold_text
@@ -25,6 +25,7 @@ from qcompile.hw.axi_stream import FrameInput, FrameOutput
 from qcompile.hw.control import Registers
 from qcompile.hw.design import Design
 from qcompile.hw.pressure import predict
+from qcompile.hw.products import MULTIPLIER_18, MultiplierSize
 from qcompile.hw.schedule import Edge, schedule
 from qcompile.hw.schedule import streams as known_streams
 from qcompile.hw.stage import Flow, Fold, Stage
@@ -151,7 +152,7 @@ class HdlBackend:
         problems = self.check(graph)
         if problems:
             raise UnsupportedError(problems, "the HDL back end")
-        streams = StreamGraph(graph)
+        streams = StreamGraph(graph, self._multiplier())
         flow = streams.flow(self._choose(streams))
         fifos = SizeFifos(self.fifos).run(flow)
         depths = {edge: size.depth for edge, size in fifos.sizes.items()}
@@ -177,7 +178,8 @@ class HdlBackend:
             QCompileError: the device is too small, or the target out of reach.
         """
         plan = self.plan(graph)
-        metadata = {**(metadata or {}), "fifos": self.fifos.value}
+        device = {} if self.device is None else {"device": self.device.name}
+        metadata = {**(metadata or {}), "fifos": self.fifos.value, **device}
         request = self._request(graph, plan, metadata, vectors)
         if self.device is not None:
             self._check_fit(plan, request, self.device)
@@ -203,10 +205,22 @@ class HdlBackend:
         least = sum(min(stage.multipliers for stage in stages) for stages in candidates.values())
         return ChooseFolding(self._limits(least), fixed).run(candidates)
 
+    def _multiplier(self) -> MultiplierSize | None:
+        """That of the device; 18 x 18 bits where none is named."""
+        device = self.device
+        if device is None:
+            return MULTIPLIER_18
+        if not device.multipliers:
+            return None
+        return MultiplierSize(device.multiplier_a_bits, device.multiplier_b_bits)
+
     def _limits(self, least: int) -> FoldingLimits:
         """What the options and the device leave room for; `least` multipliers are needed."""
         cycles = None if self.target_fps is None else cycles_for(self.target_fps, self.clock)
         multipliers, ram_bits = self.multipliers, None
+        if self.device is not None and not self.device.multipliers:
+            # Every product is made of LUTs: the least parallel that will do.
+            return FoldingLimits(cycles)
         if self.device is not None:
             ram_bits = self.device.ram_bits
             multipliers = self.device.multipliers if multipliers is None else multipliers
@@ -330,6 +344,8 @@ def rebuild(folder: Path) -> Design:
     """
     graph, metadata = load_network(folder / NETWORK_FILE)
     backend = HdlBackend(
-        fold=folder / FOLD_FILE, fifos=FifoPolicy(metadata.get("fifos", FifoPolicy.RATE.value))
+        device=DEVICES.get(metadata.get("device", "")),
+        fold=folder / FOLD_FILE,
+        fifos=FifoPolicy(metadata.get("fifos", FifoPolicy.RATE.value)),
     )
     return backend.plan(graph).design

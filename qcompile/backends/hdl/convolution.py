@@ -20,7 +20,7 @@ from qcompile.hw.axis import AxisPattern, copying
 from qcompile.hw.block import Block
 from qcompile.hw.channelwise import ChannelWeights, Channelwise
 from qcompile.hw.matrix_vector import MatrixVector
-from qcompile.hw.products import choose_products
+from qcompile.hw.products import MULTIPLIER_18, MultiplierSize, choose_products
 from qcompile.hw.requantize import Requantize
 from qcompile.hw.stage import Fold, Stage
 from qcompile.hw.streams import TensorStream, WindowStream
@@ -104,7 +104,7 @@ class WeightedPlanner:
         per_group = filters // layer.groups
         return tuple(Fold(pe, simd) for pe in divisors(per_group) for simd in divisors(channels))
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         assert isinstance(op, SumOp)
         assert op.accumulator is not None
         assert op.epilogue is not None
@@ -122,6 +122,7 @@ class WeightedPlanner:
                 columns.positions,
                 ChannelWeights(layer.weights[:, :, 0, :], weights),
                 op.accumulator,
+                multiplier or MULTIPLIER_18,
             )
             parallel = fold.simd
         else:
@@ -141,7 +142,8 @@ class WeightedPlanner:
                 np.ascontiguousarray(matrix).astype(np.int64),
                 weights,
                 op.accumulator,
-                choose_products(weights, kind.integer, layer.weights),
+                choose_products(weights, kind.integer, layer.weights, multiplier),
+                multiplier or MULTIPLIER_18,
             )
             parallel = fold.pe
         sums = unit.outputs[0]

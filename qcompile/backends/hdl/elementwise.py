@@ -18,6 +18,7 @@ from qcompile.hw.block import Block
 from qcompile.hw.broadcast import Broadcast
 from qcompile.hw.lookup import Lookup as LookupBlock
 from qcompile.hw.multiply import Multiply
+from qcompile.hw.products import MultiplierSize
 from qcompile.hw.requantize import Requantize
 from qcompile.hw.stage import Fold, Stage
 from qcompile.hw.streams import TensorStream, WindowStream
@@ -75,7 +76,7 @@ class BinaryPlanner:
     def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:
         return tuple(Fold(1, lanes) for lanes in divisors(channels_of(graph.output_type(op))))
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         assert isinstance(op, Add | Mul)
         assert op.accumulator is not None
         target = graph.output_type(op)
@@ -136,7 +137,7 @@ class AffinePlanner:
     def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:
         return channel_folds(graph, op)
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         assert isinstance(op, Affine)
         assert op.accumulator is not None
         source = tensor_stream(graph.types[op.inputs[0]], fold.simd)
@@ -154,7 +155,7 @@ class RescalePlanner:
     def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:
         return channel_folds(graph, op)
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         assert isinstance(op, Rescale)
         assert op.epilogue is not None
         source = tensor_stream(graph.types[op.inputs[0]], fold.simd)
@@ -171,7 +172,7 @@ class LookupPlanner:
     def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:
         return channel_folds(graph, op)
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         assert isinstance(op, Lookup)
         source = tensor_stream(graph.types[op.inputs[0]], fold.simd)
         rows = np.atleast_2d(graph.constants[op.inputs[1]]).tolist()
@@ -192,7 +193,7 @@ class ArgMaxPlanner:
     def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:
         return channel_folds(graph, op)
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         assert isinstance(op, ArgMax)
         source = tensor_stream(graph.types[op.inputs[0]], fold.simd)
         block = ArgMaxBlock(source, graph.output_type(op).integer, op.last)
@@ -208,7 +209,7 @@ class ThresholdPlanner:
     def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:
         return channel_folds(graph, op)
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         assert isinstance(op, Threshold)
         assert op.code_limit is not None
         source = tensor_stream(graph.types[op.inputs[0]], fold.simd)

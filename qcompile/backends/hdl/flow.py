@@ -10,6 +10,7 @@ from qcompile.backends.hdl.planner import divisors, refuse, tensor_stream
 from qcompile.backends.hdl.table import PLANNERS, REFUSED
 from qcompile.errors import Unsupported
 from qcompile.graph import Graph, Op
+from qcompile.hw.products import MULTIPLIER_18, MultiplierSize
 from qcompile.hw.stage import Flow, Fold, Stage
 from qcompile.hw.streams import TensorStream
 from qcompile.ops import Dequantize, Quantize, Reshape
@@ -25,9 +26,14 @@ class StreamGraph:
     Float inputs are quantised by whoever feeds the accelerator: their `Quantize` is the boundary,
     and its output an input here. Float outputs likewise end before their `Dequantize`. A reshape
     that does not change the order of a stream is another name for the same value.
+
+    Attributes:
+        graph: of the integer stage.
+        multiplier: what the device multiplies with, None if it has no multipliers.
     """
 
     graph: Graph
+    multiplier: MultiplierSize | None = MULTIPLIER_18
 
     @cached_property
     def aliases(self) -> Mapping[str, str]:
@@ -141,7 +147,7 @@ class StreamGraph:
 
     def stage(self, op: Op, fold: Fold) -> Stage:
         """One operator with a folding, reading the values that carry its inputs."""
-        stage = PLANNERS[type(op)].stage(self.graph, op, fold)
+        stage = PLANNERS[type(op)].stage(self.graph, op, fold, self.multiplier)
         values = tuple(self.carrier(value) for value in stage.values)
         return Stage(stage.op, values, stage.blocks, stage.fold, stage.demand, stage.feeders)
 

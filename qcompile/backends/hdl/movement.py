@@ -14,6 +14,7 @@ from qcompile.graph import Graph, Op
 from qcompile.hw.axis import AxisPattern, copying
 from qcompile.hw.concat import Concat as ConcatBlock
 from qcompile.hw.depth_to_space import DepthToSpace as DepthToSpaceBlock
+from qcompile.hw.products import MultiplierSize
 from qcompile.hw.slice_channels import SliceChannels
 from qcompile.hw.stage import Fold, Stage, raster_demand
 from qcompile.ops import Concat, DepthToSpace, NearestResize, Pad, PadMode, Slice
@@ -34,7 +35,7 @@ class ConcatPlanner:
         common = np.gcd.reduce([channels_of(graph.types[value]) for value in op.inputs])
         return tuple(Fold(1, lanes) for lanes in divisors(int(common)))
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         sources = tuple(tensor_stream(graph.types[value], fold.simd) for value in op.inputs)
         block = ConcatBlock(sources, graph.output_type(op).integer)
         demand = (identity_demand(sources[0]),) * len(sources)
@@ -60,7 +61,7 @@ class GatherPlanner:
     def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:
         return channel_folds(graph, op)
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         source = tensor_stream(graph.types[op.inputs[0]], fold.simd)
         rows, columns = axis_patterns(graph, op)
         pad_value = op.code or 0 if isinstance(op, Pad) else 0
@@ -120,11 +121,11 @@ class SlicePlanner:
         aligned = np.gcd.reduce([channels, op.starts[1], op.sizes[1]])
         return tuple(Fold(1, lanes) for lanes in divisors(int(aligned)))
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         assert isinstance(op, Slice)
         source = tensor_stream(graph.types[op.inputs[0]], fold.simd)
         if op.sizes[1] == source.channels:
-            return self.spatial.stage(graph, op, fold)
+            return self.spatial.stage(graph, op, fold, multiplier)
         stop = op.starts[1] + (op.sizes[1] - 1) * op.steps[1] + 1
         block = SliceChannels(source, op.starts[1], stop, op.steps[1])
         return Stage(op, (op.inputs[0],), (block,), fold, (identity_demand(source),))
@@ -144,7 +145,7 @@ class DepthToSpacePlanner:
             return (Fold(1, 1), *(Fold(1, block * lanes) for lanes in divisors(channels)))
         return tuple(Fold(1, lanes) for lanes in divisors(channels))
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         assert isinstance(op, DepthToSpace)
         source = tensor_stream(graph.types[op.inputs[0]], fold.simd)
         block = DepthToSpaceBlock(source, op.block, op.column_major)

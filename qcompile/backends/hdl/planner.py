@@ -7,6 +7,7 @@ from typing import Protocol
 
 from qcompile.errors import Unsupported
 from qcompile.graph import Graph, Op
+from qcompile.hw.products import MultiplierSize
 from qcompile.hw.stage import Fold, Stage
 from qcompile.hw.streams import TensorStream
 from qcompile.types import TensorType
@@ -23,8 +24,8 @@ class Planner(Protocol):
         """All parallelisms it can be built with."""
         ...
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
-        """Its blocks."""
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
+        """Its blocks; `multiplier` is that of the device, None if it has none."""
         ...
 
 

@@ -19,6 +19,7 @@ from qcompile.graph import Graph, Op
 from qcompile.hw.block import Block
 from qcompile.hw.channelwise import Channelwise, TapWeights
 from qcompile.hw.global_sum import GlobalSum
+from qcompile.hw.products import MULTIPLIER_18, MultiplierSize
 from qcompile.hw.reduce_max import ReduceMax
 from qcompile.hw.requantize import Requantize
 from qcompile.hw.stage import Fold, Stage
@@ -41,7 +42,7 @@ class MaxPoolPlanner:
     def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:
         return channel_folds(graph, op)
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         assert isinstance(op, MaxPool)
         source = tensor_stream(graph.types[op.inputs[0]], fold.simd)
         shape = graph.output_type(op).shape
@@ -69,7 +70,7 @@ class TapPlanner:
     def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:
         return channel_folds(graph, op)
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         assert isinstance(op, SumOp)
         assert op.accumulator is not None
         assert op.epilogue is not None
@@ -92,6 +93,7 @@ class TapPlanner:
             columns.positions,
             TapWeights(_numbers(upper.choices), _numbers(lower.choices)),
             op.accumulator,
+            multiplier or MULTIPLIER_18,
         )
         sums = unit.outputs[0]
         assert isinstance(sums, TensorStream)
@@ -119,7 +121,7 @@ class GlobalPlanner:
     def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:
         return channel_folds(graph, op)
 
-    def stage(self, graph: Graph, op: Op, fold: Fold) -> Stage:
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
         assert isinstance(op, ReduceMean)
         assert op.accumulator is not None
         assert op.epilogue is not None
