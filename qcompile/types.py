@@ -189,6 +189,29 @@ class Quantization:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeLimits:
+    """Codes lie within low..high: one entry, or one for each index of axis 1.
+
+    Tighter than the element: the 64 codes of a 6-bit norm after a ReLU start elsewhere in every
+    channel, and an imported uint8 with zero point 37 has the codes -37..218 (contract, rule 1).
+    """
+
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.low) != len(self.high) or not self.low:
+            raise ValueError("limits need as many lower as upper ends, at least one")
+        if any(low > high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError("limits must not be empty")
+
+    @property
+    def range(self) -> Range:
+        """The codes of all channels."""
+        return Range(min(self.low), max(self.high))
+
+
+@dataclass(frozen=True, slots=True)
 class TensorType:
     """The type of a value: static shape (batch 1 first, the model's logical order), element type,
     and, for integers, how they map to real numbers."""
@@ -197,6 +220,7 @@ class TensorType:
     element: Element = FLOAT32
     quantization: Quantization | None = None
     codebook: Codebook | None = None
+    limits: CodeLimits | None = None
 
     @property
     def rank(self) -> int:
