@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from qcompile.data import EvaluationData, tiles
 from qcompile.errors import DataError
 from qcompile.feeds import Feed, float_feed, integer_feed
 from qcompile.graph import Graph
+from qcompile.report.examples import Example, choose_examples
 from qcompile.report.metrics import (
     ClassScore,
     Decision,
@@ -40,6 +41,7 @@ class Evaluation:
 
     float_scores: tuple[ClassScore, ...]
     quantized_scores: tuple[ClassScore, ...]
+    examples: tuple[Example, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def images(self) -> int:
@@ -114,7 +116,10 @@ def evaluate(
     count = decision.classes or integer_decision.classes or max(2, highest + 1)
     labels = _labels(data.labels, count, highest)
     classes = range(1, count)
-    return Evaluation(score(float_run, labels, classes), score(integer_run, labels, classes))
+    before, after = score(float_run, labels, classes), score(integer_run, labels, classes)
+    shown = [image[next(iter(shapes))] for image in data.images]
+    examples = choose_examples(shown, labels, float_run, integer_run, before, after)
+    return Evaluation(before, after, examples)
 
 
 class _Counter:

@@ -51,8 +51,10 @@ from qcompile.passes.select_output import SelectOutput
 from qcompile.plan import Plan
 from qcompile.printer import print_graph
 from qcompile.report.document import build_report
+from qcompile.report.histograms import OutputHistograms, layer_histograms
 from qcompile.report.layers import layer_rows, measure_fidelity
 from qcompile.result import CompileResult
+from qcompile.search.mean_bits import mean_bits_plan
 from qcompile.targets import emit
 from qcompile.types import Shape
 
@@ -162,6 +164,10 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     plan = assign_formats(compressed, options)
     with run.timed("calibrate"):
         calibration = _calibration(compressed, plan, source, specs, options.seed, run)
+    if options.mean_wbits is not None:
+        with run.timed("widths"):
+            feeds = [float_feed(feed, specs) for feed in source.feeds]
+            plan = mean_bits_plan(compressed, plan, feeds, options, run.stage("widths"))
     with run.timed("quantize"):
         passes = quantize_passes(options, plan, specs, calibration)
         quantized = run_passes(compressed, passes, run.dump)
@@ -182,7 +188,8 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     with run.timed("report"):
         images = source.feeds[:FIDELITY_IMAGES]
         step = run.stage("compare")
-        fidelity = measure_fidelity(compressed, integer, images, specs, step)
+        outputs = OutputHistograms(integer)
+        fidelity = measure_fidelity(compressed, integer, images, specs, step, outputs.add)
         report = build_report(
             version=__version__,
             model=model.name,
@@ -199,6 +206,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             verified=True if options.verify else None,
             details=details,
             hardware=emitted.hardware,
+            histograms=layer_histograms(compressed, integer, outputs.result()),
         )
     return CompileResult(
         options,

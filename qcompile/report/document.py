@@ -5,6 +5,7 @@ Nothing in it depends on when or where the compiler ran, so equal inputs give eq
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from qcompile.evaluate import Evaluation
 from qcompile.graph import Graph
 from qcompile.options import CompileOptions
 from qcompile.report.hardware import HardwareReport
+from qcompile.report.histograms import LayerHistograms
 from qcompile.report.layers import LayerRow
 from qcompile.report.metrics import ClassScore
+from qcompile.report.trade_off import TradeOffPoint
 
 SCHEMA = "qcompile-report"
 SCHEMA_VERSION = 1
@@ -87,6 +90,8 @@ class Report:
         evaluation: Dice in detail, None without --data.
         details: further facts, e.g. the largest difference in a float island.
         hardware: of an accelerator; None for other targets.
+        histograms: operator name -> how its weights and its output spread; for `report.html` only.
+        trade_off: the networks that a search compared; empty where none was made.
     """
 
     version: str
@@ -104,6 +109,8 @@ class Report:
     warnings: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     hardware: HardwareReport | None = None
+    histograms: Mapping[str, LayerHistograms] = field(default_factory=dict)
+    trade_off: tuple[TradeOffPoint, ...] = ()
 
     def to_json(self) -> str:
         """The text of `report.json`."""
@@ -129,6 +136,7 @@ class Report:
             "dice": None if self.evaluation is None else _dice(self.evaluation),
             "layers": [_layer(row) for row in self.layers],
             "hardware": None if self.hardware is None else self.hardware.to_dict(),
+            "trade_off": [dataclasses.asdict(point) for point in self.trade_off],
             "details": dict(self.details),
         }
 
@@ -151,6 +159,8 @@ def build_report(
     warnings: tuple[str, ...] = (),
     details: Mapping[str, Any] | None = None,
     hardware: HardwareReport | None = None,
+    histograms: Mapping[str, LayerHistograms] | None = None,
+    trade_off: tuple[TradeOffPoint, ...] = (),
 ) -> Report:
     """Puts the totals together; arguments as the attributes of `Report` and `Totals`."""
     parameters = sum(int(data.size) for data in float_graph.constants.values())
@@ -183,6 +193,8 @@ def build_report(
         warnings=warnings,
         details=dict(details or {}),
         hardware=hardware,
+        histograms=dict(histograms or {}),
+        trade_off=trade_off,
     )
 
 
@@ -249,6 +261,8 @@ def _layer(row: LayerRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "operator": row.operator,
+        "value": row.value,
+        "reads": list(row.reads),
         "inputs": [list(shape) for shape in row.inputs],
         "output": list(row.output),
         "weight_bits": row.weight_bits,

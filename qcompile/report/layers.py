@@ -48,7 +48,11 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True)
 class LayerRow:
-    """What the report says of one operator. Bits are 32 for floats, None where there is nothing."""
+    """What the report says of one operator. Bits are 32 for floats, None where there is nothing.
+
+    `value` is the name of the tensor that it writes, `reads` those of the tensors that it computes
+    with (no constants), `kernel` the spatial sizes of its weights.
+    """
 
     name: str
     operator: str
@@ -65,6 +69,9 @@ class LayerRow:
     weight_bytes: int
     const_bytes: int | None
     fidelity: Fidelity | None
+    value: str = ""
+    reads: tuple[str, ...] = ()
+    kernel: Shape = ()
 
 
 @dataclass(slots=True)
@@ -128,6 +135,7 @@ def measure_fidelity(
     feeds: Sequence[Feed],
     specs: Mapping[str, InputSpec],
     progress: Callable[[int, int], None] | None = None,
+    observe: Callable[[str, Array, Array], None] | None = None,
 ) -> dict[str, Fidelity]:
     """Compares every tensor that both graphs have, by value name of the compiled network.
 
@@ -139,6 +147,7 @@ def measure_fidelity(
         feeds: raw inputs.
         specs: how pixels become real numbers, for each input.
         progress: called with (done, total) images.
+        observe: sees each pair: name in the compiled network, float tensor, codes.
 
     Raises:
         ModelError: the float network computes infinities or NaN.
@@ -164,6 +173,8 @@ def measure_fidelity(
         def compare(name: str, codes: Array, real: Mapping[str, Array] = real) -> None:
             if name in sums:
                 sums[name].add(real[origin[name]], codes)
+                if observe is not None:
+                    observe(name, real[origin[name]], codes)
 
         integer_executor.run(integer_feed(feed, integer_graph, specs), observe=compare)
         if progress is not None:
@@ -212,6 +223,11 @@ def layer_rows(
                 weight_bytes=_weight_bytes(integer_graph, op),
                 const_bytes=None if const_bytes is None else const_bytes.get(op.name, 0),
                 fidelity=fidelity.get(op.output),
+                value=op.output,
+                reads=tuple(data),
+                kernel=()
+                if weight is None or not isinstance(op, Conv | ConvTranspose)
+                else weight.shape[2:],
             )
         )
     return tuple(rows)
