@@ -169,12 +169,13 @@ class _Lane:
 
     def limit(self, shape: object) -> None:
         """Within low .. high; where that is all of a type, the upper bits decide."""
-        limits = Range(self.plan.low, self.plan.high)
-        whole = IntType.holding(limits)
-        if whole.range == limits:
-            limited = _saturated(self.value, whole.bits, whole.signed)
-        else:
-            limited = clamp(self.value, limits.low, limits.high, Mux)
+        low, high = self.parameters.pop("low"), self.parameters.pop("high")
+        limited = clamp(self.value, low, high, Mux)
+        if isinstance(low, Const) and isinstance(high, Const):
+            limits = Range(low.value, high.value)
+            whole = IntType.holding(limits)
+            if whole.range == limits:
+                limited = _saturated(self.value, whole.bits, whole.signed)
         self.value = self.registered(limited, "code", shape)
         self.end_stage()
 

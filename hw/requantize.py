@@ -144,8 +144,8 @@ class Requantize(Block):
                 multiplier,
                 bias,
                 np.asarray(epilogue.shifts),
-                epilogue.low,
-                epilogue.high,
+                np.asarray(epilogue.lows),
+                np.asarray(epilogue.highs),
                 np.where,
             )
         return (codes.reshape(self.output.beats, self.lanes).astype(np.int64),)

@@ -47,7 +47,7 @@ class Branch:
 class Plan:
     """A `numerics.Requantize` in the form that is built; every vector has one entry per channel.
 
-    y = clamp((a * m + b) >> (shift + extra), low, high) where a is the sum, limited to `sums` if
+    y = clamp((a * m + b) >> (shift + extra), lows, highs) where a is the sum, limited to `sums` if
     `saturates`.
 
     * The clamp of the sum is left out: it never changes y for a sum within its proven range, which
@@ -69,8 +69,8 @@ class Plan:
     products: Range
     totals: Range
     shifted: Range
-    low: int
-    high: int
+    lows: tuple[int, ...]
+    highs: tuple[int, ...]
     powers: bool
 
     @property
@@ -92,7 +92,7 @@ class Plan:
 
     @property
     def clamps(self) -> bool:
-        return not Range(self.low, self.high).contains(self.shifted)
+        return self.shifted.low < max(self.lows) or self.shifted.high > min(self.highs)
 
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
@@ -110,6 +110,8 @@ class Plan:
         if self.negative:
             vectors["pivot"] = self.pivots
         vectors["extra"] = self.extra
+        if self.clamps:
+            vectors["low"], vectors["high"] = self.lows, self.highs
         return vectors
 
     def columns(self, lanes: int) -> dict[str, tuple[int, ...]]:
@@ -193,8 +195,8 @@ def plan(epilogue: Requantize, accumulator: IntType, channels: int) -> Plan:
         products=products,
         totals=totals,
         shifted=shifted,
-        low=epilogue.low,
-        high=epilogue.high,
+        lows=spread(epilogue.lows),
+        highs=spread(epilogue.highs),
         powers=powers,
     )
 

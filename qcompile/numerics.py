@@ -37,7 +37,7 @@ def clamp(value: Any, low: Any, high: Any, select: Select) -> Any:
 
 
 def requantize(
-    acc: Any, multiplier: Any, bias: Any, shift: Any, low: int, high: int, select: Select
+    acc: Any, multiplier: Any, bias: Any, shift: Any, low: Any, high: Any, select: Select
 ) -> Any:
     """y = clamp((acc * multiplier + bias) >> shift, low, high), `>>` being floor (rule 3)."""
     return clamp((acc * multiplier + bias) >> shift, low, high, select)
@@ -66,16 +66,16 @@ class Requantize:
 
     For channel c: ``a = min(max(acc, acc_low[c]), acc_high[c])``, then (m, b) is
     `multipliers[c], biases[c]`, or those of `negative` where a < pivots[c], and
-    ``y = clamp((a * m + b) >> shifts[c], low, high)``. The biases hold the operator's bias plus
-    the rounding half, in units of 2**-shift output steps. The clamp of `acc` never changes y for a
-    sum within its proven range: it only bounds the product (rule 3).
+    ``y = clamp((a * m + b) >> shifts[c], lows[c], highs[c])``. The biases hold the operator's
+    bias plus the rounding half, in units of 2**-shift output steps. The clamp of `acc` never
+    changes y for a sum within its proven range: it only bounds the product (rule 3).
     """
 
     multipliers: tuple[int, ...]
     biases: tuple[int, ...]
     shifts: tuple[int, ...]
-    low: int
-    high: int
+    lows: tuple[int, ...]
+    highs: tuple[int, ...]
     acc_low: tuple[int, ...]
     acc_high: tuple[int, ...]
     negative: NegativeBranch | None = None
@@ -102,7 +102,8 @@ class Requantize:
         return result
 
     def output_range(self) -> Range:
-        return Range(self.low, self.high)
+        """The codes of all channels."""
+        return Range(min(self.lows), max(self.highs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,6 +210,25 @@ class CodeLimits:
         """The codes of all channels."""
         return Range(min(self.low), max(self.high))
 
+    @property
+    def is_per_tensor(self) -> bool:
+        return len(self.low) == 1
+
+    def at(self, channel: int) -> Range:
+        """The codes of one channel."""
+        index = 0 if self.is_per_tensor else channel
+        return Range(self.low[index], self.high[index])
+
+    def shrunk(self) -> CodeLimits:
+        """The same with one entry if all channels are alike."""
+        if len(set(zip(self.low, self.high, strict=True))) > 1:
+            return self
+        return CodeLimits(self.low[:1], self.high[:1])
+
+    def whole(self) -> CodeLimits:
+        """One entry that holds the codes of all channels."""
+        return CodeLimits((min(self.low),), (max(self.high),))
+
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
@@ -240,6 +259,11 @@ class TensorType:
         if not isinstance(self.element, IntType):
             raise TypeError(f"{self} is not an integer tensor")
         return self.element
+
+    @property
+    def codes(self) -> Range:
+        """The integers that occur in some channel: the limits, else what the element holds."""
+        return self.integer.range if self.limits is None else self.limits.range
 
     @property
     def storage_bytes(self) -> int:

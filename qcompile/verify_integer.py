@@ -153,6 +153,8 @@ def _verify_requantize(op: Op, epilogue: Requantize, channels: int) -> None:
         "multipliers": epilogue.multipliers,
         "biases": epilogue.biases,
         "shifts": epilogue.shifts,
+        "lows": epilogue.lows,
+        "highs": epilogue.highs,
         "acc_low": epilogue.acc_low,
         "acc_high": epilogue.acc_high,
     }
@@ -164,8 +166,9 @@ def _verify_requantize(op: Op, epilogue: Requantize, channels: int) -> None:
         _verify_length(op, name, vector, channels)
     if not all(1 <= shift <= _MAX_SHIFT for shift in epilogue.shifts):
         raise GraphError(f"{op.label()}: requantise shifts must lie in 1..{_MAX_SHIFT}")
-    if epilogue.low > epilogue.high:
-        raise GraphError(f"{op.label()}: empty output range {epilogue.low}..{epilogue.high}")
+    for low, high in np.broadcast(epilogue.lows, epilogue.highs):
+        if low > high:
+            raise GraphError(f"{op.label()}: empty output range {low}..{high}")
     lows = np.broadcast_to(np.array(epilogue.acc_low, dtype=object), channels)
     highs = np.broadcast_to(np.array(epilogue.acc_high, dtype=object), channels)
     if (lows > highs).any():

@@ -147,7 +147,11 @@ def _apply_requantize(
         np.copyto(work, other, where=below)
     work >>= of(plan.shifts)
     if plan.saturates:
-        np.clip(work, plan.low, plan.high, out=work)
+        if plan.lows.size == plan.highs.size == 1:
+            np.clip(work, plan.lows.item(), plan.highs.item(), out=work)
+        else:
+            np.maximum(work, of(plan.lows), out=work)
+            np.minimum(work, of(plan.highs), out=work)
     return work.astype(dtype)
 
 
@@ -166,8 +170,8 @@ class _Plan:
     work: np.dtype[np.generic]
     limits: Range
     saturates: bool
-    low: int
-    high: int
+    lows: Array
+    highs: Array
     acc_low: Array
     acc_high: Array
     multipliers: Array
@@ -182,6 +186,8 @@ def _prepare(epilogue: Requantize, axis: int, rank: int) -> _Plan:
         len(epilogue.multipliers),
         len(epilogue.biases),
         len(epilogue.shifts),
+        len(epilogue.lows),
+        len(epilogue.highs),
         len(epilogue.acc_low),
         len(epilogue.acc_high),
     )
@@ -202,7 +208,8 @@ def _prepare(epilogue: Requantize, axis: int, rank: int) -> _Plan:
             for pivot, a, b in zip(spread(negative.pivots), low, high, strict=True)
         ]
     needed = epilogue.product_range().union(limits)
-    needed = needed.union(Range(epilogue.low, epilogue.high))
+    needed = needed.union(Range(min(epilogue.lows), max(epilogue.lows)))
+    needed = needed.union(Range(min(epilogue.highs), max(epilogue.highs)))
     for vector in (epilogue.multipliers, epilogue.biases, pivots):
         needed = needed.union(Range(min(vector, default=0), max(vector, default=0)))
     if negative is not None:
@@ -227,8 +234,8 @@ def _prepare(epilogue: Requantize, axis: int, rank: int) -> _Plan:
         work,
         limits,
         _saturates(epilogue, count),
-        epilogue.low,
-        epilogue.high,
+        vector_of(epilogue.lows, work),
+        vector_of(epilogue.highs, work),
         vector_of(low, np.dtype(np.int64)),
         vector_of(high, np.dtype(np.int64)),
         vector_of(epilogue.multipliers, work),
@@ -245,7 +252,7 @@ def _prepare(epilogue: Requantize, axis: int, rank: int) -> _Plan:
 
 
 def _saturates(epilogue: Requantize, count: int) -> bool:
-    """Whether some clamped sum still leaves low..high: each branch is linear, so its ends tell."""
+    """Whether some clamped sum still leaves its limits: each branch is linear, so its ends tell."""
 
     def at(values: Sequence[int], channel: int) -> int:
         return values[channel if len(values) > 1 else 0]
@@ -260,7 +267,7 @@ def _saturates(epilogue: Requantize, count: int) -> bool:
         for first, last, multiplier, bias in parts:
             for a in (first, last) if first <= last else ():
                 y = (a * multiplier + bias) >> at(epilogue.shifts, c)
-                if not epilogue.low <= y <= epilogue.high:
+                if not at(epilogue.lows, c) <= y <= at(epilogue.highs, c):
                     return True
     return False
 

@@ -45,7 +45,7 @@ from qcompile.types import (
 from qcompile.verifier import verify
 
 FORMAT = "qcompile-network"
-VERSION = 1
+VERSION = 2
 SUFFIX = ".qnet.npz"
 """The usual end of such a file's name."""
 

@@ -20,7 +20,7 @@ from qcompile.numerics import (
     round_half_up,
 )
 from qcompile.ops.activation import Activation
-from qcompile.types import CodebookKind, Range, TensorType
+from qcompile.types import CodebookKind, CodeLimits, Range, TensorType
 
 HALF = Fraction(1, 2)
 INT32 = Range(-(1 << 31), (1 << 31) - 1)
@@ -69,11 +69,13 @@ def make_epilogue(
         units: the real value of one unit of the sum, one entry or one per channel, not negative
             unless the operator's own factor is (norms with negative gain).
         biases: real biases, one entry or one per channel.
-        output: element type, per-tensor quantization and codebook of the output.
+        output: element type, per-tensor quantization, codebook and limits of the output; limits
+            by channel run along the operator's channel axis.
         reach: the proven range of the sum.
 
     Raises:
-        UnsupportedError: a binary output would need a falling function.
+        UnsupportedError: a binary output would need a falling function, or one of its two codes
+            lies outside of the limits.
     """
     assert output.quantization is not None
     scale = output.quantization.exact()
@@ -81,22 +83,31 @@ def make_epilogue(
     if is_relu:
         # A ReLU only moves the lower clamp.
         activation = dataclasses.replace(activation, slope=(1.0,))
-    count = max(map(len, (units, biases, activation.slope, activation.gain, activation.shift)))
-    curves = [_curve(_at(units, c), _at(biases, c), activation, c, scale) for c in range(count)]
-    element = output.integer
-    low, high = element.low, element.high
+    limits = output.limits or CodeLimits((output.integer.low,), (output.integer.high,))
+    act = activation
+    count = max(map(len, (units, biases, act.slope, act.gain, act.shift, limits.low)))
+    curves = [_curve(_at(units, c), _at(biases, c), act, c, scale) for c in range(count)]
+    kind = output.codebook.kind if output.codebook else CodebookKind.UNIFORM
+    if kind is CodebookKind.BINARY:
+        _check_binary(op, curves, limits)
+        return _binary(curves, reach)
+    codes = [_codes(limits.at(c), act, is_relu, scale) for c in range(count)]
+    if kind is CodebookKind.TERNARY and all(_rises(curve) for curve in curves):
+        return _ternary(curves, codes, reach)
+    return _requantize(curves, codes, reach)
+
+
+def _codes(limits: Range, activation: Activation, is_relu: bool, scale: Fraction) -> Range:
+    """The codes of one channel: its limits, cut by the bounds of the activation. Where the two do
+    not meet, the nearest code is left."""
+    low, high = limits.low, limits.high
     if activation.low != -math.inf:
         low = max(low, min(high, round_half_up(Fraction(activation.low) / scale)))
     if activation.high != math.inf:
         high = min(high, max(low, round_half_up(Fraction(activation.high) / scale)))
     if is_relu:
-        low = max(low, 0)
-    kind = output.codebook.kind if output.codebook else CodebookKind.UNIFORM
-    if kind is CodebookKind.BINARY:
-        return _binary(op, curves, reach)
-    if kind is CodebookKind.TERNARY and all(_rises(curve) for curve in curves):
-        return _ternary(curves, Range(low, high), reach)
-    return _requantize(curves, Range(low, high), reach)
+        low = max(low, min(high, 0))
+    return Range(low, high)
 
 
 def _at(values: Sequence[Fraction], channel: int) -> Fraction:
@@ -131,10 +142,13 @@ def _rises(curve: Curve) -> bool:
     return curve.above.slope >= 0 and curve.below.slope >= 0
 
 
-def _requantize(curves: Sequence[Curve], codes: Range, reach: Range) -> Requantize:
-    per_channel = [_channel(curve, codes, reach, None) for curve in curves]
-    widest = max(part.shifts[0] for part in per_channel)
-    common = _join([_channel(curve, codes, reach, widest) for curve in curves])
+def _requantize(curves: Sequence[Curve], codes: Sequence[Range], reach: Range) -> Requantize:
+    def channels(shift: int | None) -> list[Requantize]:
+        pairs = zip(curves, codes, strict=True)
+        return [_channel(curve, limits, reach, shift) for curve, limits in pairs]
+
+    per_channel = channels(None)
+    common = _join(channels(max(part.shifts[0] for part in per_channel)))
     separate = _join(per_channel)
     common_fits = INT32.contains(common.product_range())
     separate_helps = len(separate.shifts) > 1 and INT32.contains(separate.product_range())
@@ -160,8 +174,8 @@ def _join(parts: Sequence[Requantize]) -> Requantize:
         vector(lambda p: p.multipliers[0]),
         vector(lambda p: p.biases[0]),
         vector(lambda p: p.shifts[0]),
-        parts[0].low,
-        parts[0].high,
+        vector(lambda p: p.lows[0]),
+        vector(lambda p: p.highs[0]),
         vector(lambda p: p.acc_low[0]),
         vector(lambda p: p.acc_high[0]),
         negative,
@@ -198,8 +212,8 @@ def _channel(curve: Curve, codes: Range, reach: Range, shift: int | None) -> Req
         (multiplier,),
         (bias,),
         (shift,),
-        codes.low,
-        codes.high,
+        (codes.low,),
+        (codes.high,),
         (reach.low,),
         (reach.high,),
         negative,
@@ -239,8 +253,9 @@ def _value(part: Requantize, acc: int) -> int:
     multiplier, bias = part.multipliers[0], part.biases[0]
     if part.negative is not None and acc < part.negative.pivots[0]:
         multiplier, bias = part.negative.multipliers[0], part.negative.biases[0]
+    low, high = part.lows[0], part.highs[0]
     result: int = requantize(
-        acc, multiplier, bias, part.shifts[0], part.low, part.high, lambda c, a, b: a if c else b
+        acc, multiplier, bias, part.shifts[0], low, high, lambda c, a, b: a if c else b
     )
     return result
 
@@ -257,21 +272,40 @@ def _first(predicate: Callable[[int], bool], reach: Range) -> int:
     return low
 
 
-def _ternary(curves: Sequence[Curve], codes: Range, reach: Range) -> Thresholds:
-    """Strict thresholds at half a step: exactly +-1/2 is 0. A ReLU or clip leaves fewer codes."""
+def _ternary(curves: Sequence[Curve], codes: Sequence[Range], reach: Range) -> Thresholds:
+    """Strict thresholds at half a step: exactly +-1/2 is 0. A ReLU, a clip or limits leave fewer
+    codes."""
+
+    def first(
+        curve: Curve, codes: Range, predicate: Callable[[Fraction], bool], result: int
+    ) -> int:
+        if codes.low >= result:
+            return reach.low
+        if codes.high < result:
+            return reach.high + 1
+        return _first(lambda acc: predicate(curve.at(acc)), reach)
 
     def limits(predicate: Callable[[Fraction], bool], result: int) -> tuple[int, ...]:
-        if codes.low >= result:
-            return (reach.low,)
-        if codes.high < result:
-            return (reach.high + 1,)
-        return _shrink(tuple(_first(lambda acc, c=c: predicate(c.at(acc)), reach) for c in curves))  # type: ignore[misc]
+        pairs = zip(curves, codes, strict=True)
+        return _shrink(tuple(first(curve, range_, predicate, result) for curve, range_ in pairs))
 
     return Thresholds((limits(lambda v: v >= -HALF, 0), limits(lambda v: v > HALF, 1)), low=-1)
 
 
-def _binary(op: Op, curves: Sequence[Curve], reach: Range) -> Thresholds:
-    """The sign, zero counting as positive."""
+def _check_binary(op: Op, curves: Sequence[Curve], limits: CodeLimits) -> None:
+    if max(limits.low) > -1 or min(limits.high) < 1:
+        raise UnsupportedError(
+            [
+                Unsupported(
+                    op.kind,
+                    op.name,
+                    f"its binary output has the codes -1 and 1, but limits of "
+                    f"{max(limits.low)}..{min(limits.high)}",
+                    "give this layer --abits 2 or more in --config",
+                )
+            ],
+            "binary quantization",
+        )
     if not all(_rises(curve) for curve in curves):
         raise UnsupportedError(
             [
@@ -284,5 +318,9 @@ def _binary(op: Op, curves: Sequence[Curve], reach: Range) -> Thresholds:
             ],
             "binary quantization",
         )
+
+
+def _binary(curves: Sequence[Curve], reach: Range) -> Thresholds:
+    """The sign, zero counting as positive."""
     limits = tuple(_first(lambda acc, c=c: c.at(acc) >= 0, reach) for c in curves)  # type: ignore[misc]
     return Thresholds((_shrink(limits),), low=-1, step=2)

@@ -58,8 +58,8 @@ class Builder:
             multipliers=tuple(int(v) for v in self.rng.integers(200, 400, channels)),
             biases=tuple(int(v) << (shift - 1) for v in self.rng.integers(0, 8, channels)),
             shifts=(shift,),
-            low=self.codes.low,
-            high=self.codes.high,
+            lows=(self.codes.low,),
+            highs=(self.codes.high,),
             acc_low=(-limit,) * channels,
             acc_high=(limit,) * channels,
         )

@@ -26,7 +26,7 @@ def _value(epilogue: numerics.Requantize, channel: int, acc: int) -> int:
     if negative is not None and acc < at(negative.pivots):
         multiplier, bias = at(negative.multipliers), at(negative.biases)
     y = (acc * multiplier + bias) >> at(epilogue.shifts)
-    return min(max(y, epilogue.low), epilogue.high)
+    return min(max(y, at(epilogue.lows)), at(epilogue.highs))
 
 
 def _with_clamp(epilogue: numerics.Requantize, acc: IntType, channels: int) -> numerics.Requantize:
@@ -69,8 +69,8 @@ def _random_epilogue(
         factors(),
         vector(-9000, 9000),
         shift,
-        int(rng.integers(element.low, 1)),
-        int(rng.integers(max(1, element.high // 2), element.high, endpoint=True)),
+        vector(element.low, 0),
+        vector(max(1, element.high // 2), element.high),
         (acc.low,),
         (acc.high,),
         negative,
@@ -109,7 +109,7 @@ def test_every_sum_of_narrow_accumulators(kind: str, seed: int) -> None:
 def test_wrong_rounding_shows(wrong: str) -> None:
     acc, shift = IntType(10), 8
     half = 1 << (shift - 1)
-    right = numerics.Requantize((37,), (half,), (shift,), 0, 63, (acc.low,), (acc.high,))
+    right = numerics.Requantize((37,), (half,), (shift,), (0,), (63,), (acc.low,), (acc.high,))
     change = {
         "no half": {"biases": (0,)},
         "half twice": {"biases": (2 * half,)},
@@ -142,7 +142,7 @@ def _wrong_pivot(right: Plan) -> Plan:
 
 
 def _no_clamp(right: Plan) -> Plan:
-    return dataclasses.replace(right, low=right.low - 1)
+    return dataclasses.replace(right, lows=tuple(low - 1 for low in right.lows))
 
 
 @pytest.mark.parametrize("mutate", [_wrong_shift, _no_half, _wrong_pivot, _no_clamp])
@@ -151,7 +151,9 @@ def test_wrong_hardware_shows(
 ) -> None:
     acc = IntType(10)
     negative = numerics.NegativeBranch((-5,), (8,), (128,))
-    epilogue = numerics.Requantize((37,), (128,), (8,), -8, 7, (acc.low,), (acc.high,), negative)
+    epilogue = numerics.Requantize(
+        (37,), (128,), (8,), (-8,), (7,), (acc.low,), (acc.high,), negative
+    )
     frame = _every_sum(acc, 1)
     block = Requantize(TensorStream(1, len(frame), 1, acc), epilogue, IntType(6))
     check_block(block, np.random.default_rng(0), inputs=[[frame]], stalls=(), reset=False)
@@ -164,7 +166,7 @@ def test_wrong_hardware_shows(
 @pytest.mark.parametrize(("low", "high"), [(0, 31), (-32, 31), (0, 30), (-31, 31), (1, 6), (0, 0)])
 def test_limits_of_whole_types_and_others(acc_bits: int, low: int, high: int) -> None:
     acc = IntType(acc_bits)
-    epilogue = numerics.Requantize((3, -3), (32, 0), (6,), low, high, (acc.low,), (acc.high,))
+    epilogue = numerics.Requantize((3, -3), (32, 0), (6,), (low,), (high,), (acc.low,), (acc.high,))
     for factor in (1, 8, 40):
         scaled = dataclasses.replace(epilogue, multipliers=(3 * factor, -3 * factor))
         frame = _every_sum(acc, 2)
@@ -176,7 +178,7 @@ def test_limits_of_whole_types_and_others(acc_bits: int, low: int, high: int) ->
 @pytest.mark.parametrize(("sums", "lanes"), [(1, 1), (4, 1), (4, 2), (4, 4)])
 def test_never_waits_for_itself(sums: int, lanes: int) -> None:
     acc = IntType(10)
-    epilogue = numerics.Requantize((37,), (128,), (8,), -8, 7, (acc.low,), (acc.high,))
+    epilogue = numerics.Requantize((37,), (128,), (8,), (-8,), (7,), (acc.low,), (acc.high,))
     block = Requantize(TensorStream(4, 5, 8, acc, sums), epilogue, IntType(4), lanes)
     result = simulate(block, random_frame(block.input, np.random.default_rng(0)))
     assert result.offered[0][block.fold - 1] - result.accepted[0][0] == block.latency
@@ -185,7 +187,7 @@ def test_never_waits_for_itself(sums: int, lanes: int) -> None:
 
 def test_no_multiplier_at_all() -> None:
     acc = IntType(8)
-    epilogue = numerics.Requantize((0,), (300, 900), (8,), 0, 7, (0,), (0,))
+    epilogue = numerics.Requantize((0,), (300, 900), (8,), (0,), (7,), (0,), (0,))
     block = Requantize(TensorStream(1, 4, 2, acc, 2), epilogue, IntType(3, False))
     frame = random_frame(block.input, np.random.default_rng(0))
     assert simulate(block, frame).outputs[0][0].tolist() == [[1], [3]] * 4
@@ -215,8 +217,8 @@ def _wide(acc: IntType, factor_bits: int, shift: int) -> numerics.Requantize:
         (limit - 1, -limit, limit // 3, 1),
         (1 << (shift - 1),),
         (shift,),
-        -128,
-        127,
+        (-128,),
+        (127,),
         (acc.low,),
         (acc.high,),
     )
@@ -244,7 +246,7 @@ def test_wide_operands_take_several_multipliers(
 def test_saturating_sums_need_one_multiplier(signed: bool) -> None:
     acc = IntType(20, signed)
     factors, biases = (700, -700, 800, 900), (1 << 13, 63 << 14, 1 << 13, -5000)
-    wide = numerics.Requantize(factors, biases, (14,), 0, 63, (acc.low,), (acc.high,))
+    wide = numerics.Requantize(factors, biases, (14,), (0,), (63,), (acc.low,), (acc.high,))
     narrow = dataclasses.replace(wide, acc_low=(-1000,), acc_high=(3000,))
     rng = np.random.default_rng(1)
     stream = TensorStream(2, 8, 4, acc, 4)
@@ -259,7 +261,7 @@ def test_saturating_sums_need_one_multiplier(signed: bool) -> None:
 
 def test_powers_of_two_need_no_multiplier() -> None:
     acc = IntType(12)
-    epilogue = numerics.Requantize((4,), (8,), (4,), -8, 7, (acc.low,), (acc.high,))
+    epilogue = numerics.Requantize((4,), (8,), (4,), (-8,), (7,), (acc.low,), (acc.high,))
     block = Requantize(TensorStream(1, 9, 1, acc), epilogue, IntType(4))
     assert block.multipliers == 0
     check_block(block, np.random.default_rng(0))
@@ -268,7 +270,13 @@ def test_powers_of_two_need_no_multiplier() -> None:
 def test_shifts_that_differ_much_are_selected() -> None:
     acc = IntType(12)
     epilogue = numerics.Requantize(
-        (100, 101, -99), (32, 1 << 13, 1 << 29), (6, 14, 30), -128, 127, (acc.low,), (acc.high,)
+        (100, 101, -99),
+        (32, 1 << 13, 1 << 29),
+        (6, 14, 30),
+        (-128,),
+        (127,),
+        (acc.low,),
+        (acc.high,),
     )
     block = Requantize(TensorStream(1, 9, 3, acc, 3), epilogue, IntType(8))
     assert block.multipliers == 1
@@ -302,8 +310,8 @@ def test_many_words_of_parameters_are_a_memory() -> None:
         tuple(int(v) for v in rng.integers(-128, 128, channels)),
         tuple(int(v) for v in rng.integers(0, 1 << 12, channels)),
         (8,),
-        -32,
-        31,
+        (-32,),
+        (31,),
         (acc.low,),
         (acc.high,),
     )
@@ -319,7 +327,7 @@ def test_many_words_of_parameters_are_a_memory() -> None:
 def test_parameters_are_checked() -> None:
     acc = IntType(9)
     stream = TensorStream(1, 2, 4, acc, 4)
-    epilogue = numerics.Requantize((3,), (4,), (6,), 0, 63, (acc.low,), (acc.high,))
+    epilogue = numerics.Requantize((3,), (4,), (6,), (0,), (63,), (acc.low,), (acc.high,))
     with pytest.raises(ValueError, match="3 lanes do not divide 4 sums"):
         Requantize(stream, epilogue, IntType(7), 3)
     with pytest.raises(ValueError, match="i6 does not hold"):

@@ -43,7 +43,8 @@ def integer_result(epilogue, acc, channel):
     if negative is not None and acc < at(negative.pivots, channel):
         m, b = at(negative.multipliers, channel), at(negative.biases, channel)
     shift = at(epilogue.shifts, channel)
-    return requantize(acc, m, b, shift, epilogue.low, epilogue.high, select)
+    low, high = at(epilogue.lows, channel), at(epilogue.highs, channel)
+    return requantize(acc, m, b, shift, low, high, select)
 
 
 def real_result(unit, bias, activation, channel, acc, scale, element):
@@ -121,8 +122,8 @@ def test_the_accumulator_clamp_changes_nothing(unit, bias, scale, reach):
         epilogue.multipliers,
         epilogue.biases,
         epilogue.shifts,
-        epilogue.low,
-        epilogue.high,
+        epilogue.lows,
+        epilogue.highs,
         (-reach,),
         (reach,),
         epilogue.negative,

@@ -83,13 +83,13 @@ def _random_epilogue(rng: np.random.Generator, channels: int) -> Requantize:
         negative = NegativeBranch(
             vector(-600, 600), vector(-magnitude, magnitude), vector(-magnitude, magnitude)
         )
-    low = int(rng.integers(-128, 100))
+    lows = vector(-128, 100)
     return Requantize(
         multipliers=vector(0, magnitude),
         biases=vector(-magnitude * 256, magnitude * 256),
         shifts=vector(1, 40),
-        low=low,
-        high=int(rng.integers(low, 128)),
+        lows=lows,
+        highs=vector(max(lows), 127),
         acc_low=vector(-600, -1),
         acc_high=vector(0, 600),
         negative=negative,
@@ -116,8 +116,8 @@ def test_the_fast_epilogue_at_full_width(
         (multiplier,),
         (bias,),
         (shift,),
-        -128,
-        127,
+        (-128,),
+        (127,),
         (limits[0],),
         (limits[1],),
         NegativeBranch((pivot,), (multiplier // 3,), (bias // 2,)),
@@ -128,7 +128,7 @@ def test_the_fast_epilogue_at_full_width(
 
 
 def test_products_beyond_64_bits_are_refused_and_never_wrap() -> None:
-    big = Requantize((1 << 40,), (0,), (30,), -8, 7, (-(1 << 30),), (1 << 30,))
+    big = Requantize((1 << 40,), (0,), (30,), (-8,), (7,), (-(1 << 30),), (1 << 30,))
     with pytest.raises(GraphError, match="64 bits"):
         apply_epilogue(big, np.zeros((1, 1, 1), np.int64), 1, np.dtype(np.int8))
 
@@ -143,7 +143,7 @@ def test_the_product_range_holds_every_product(
     multipliers: list[int], bias: int, low: int, high: int
 ) -> None:
     negative = NegativeBranch((0,), tuple(m // 2 for m in multipliers), (bias + 1,))
-    epilogue = Requantize(tuple(multipliers), (bias,), (1,), -8, 7, (low,), (high,), negative)
+    epilogue = Requantize(tuple(multipliers), (bias,), (1,), (-8,), (7,), (low,), (high,), negative)
     bound = epilogue.product_range()
     for multiplier in multipliers:
         for acc in range(low, high + 1):
@@ -155,8 +155,8 @@ def test_the_product_range_holds_every_product(
 def test_a_rounding_constant_off_by_one_changes_a_result() -> None:
     """Every tie of this epilogue is exact, so the smallest change of the bias shows."""
     accs = np.arange(-8, 8).reshape(1, 1, -1)
-    right = Requantize((1,), (1,), (1,), -8, 7, (-8,), (7,))
-    wrong = Requantize((1,), (0,), (1,), -8, 7, (-8,), (7,))
+    right = Requantize((1,), (1,), (1,), (-8,), (7,), (-8,), (7,))
+    wrong = Requantize((1,), (0,), (1,), (-8,), (7,), (-8,), (7,))
     first = apply_epilogue(right, accs.astype(np.int32), 1, np.dtype(np.int8))
     second = apply_epilogue(wrong, accs.astype(np.int32), 1, np.dtype(np.int8))
     assert (first != second).sum() == 8

@@ -141,8 +141,8 @@ def random_epilogue(
         multipliers=tuple(row.multiplier for row in rows),
         biases=tuple(row.bias for row in rows),
         shifts=tuple(row.shift for row in rows),
-        low=low,
-        high=output.high,
+        lows=(low,),
+        highs=(output.high,),
         acc_low=tuple(row.acc_low for row in rows),
         acc_high=tuple(row.acc_high for row in rows),
         negative=NegativeBranch(

@@ -42,7 +42,8 @@ def finish(epilogue: Epilogue, acc: int, channel: int) -> int:
         multiplier = at(negative.multipliers, channel)
         bias = at(negative.biases, channel)
     shift = at(epilogue.shifts, channel)
-    return int(requantize(a, multiplier, bias, shift, epilogue.low, epilogue.high, select))
+    low, high = at(epilogue.lows, channel), at(epilogue.highs, channel)
+    return int(requantize(a, multiplier, bias, shift, low, high, select))
 
 
 def positions(shape: Shape) -> itertools.product[Position]:

@@ -35,8 +35,8 @@ def epilogue_in_int64(op: SumOp, acc: Array) -> Array:
         below = a < along(epilogue.negative.pivots)
         m = np.where(below, along(epilogue.negative.multipliers), m)
         b = np.where(below, along(epilogue.negative.biases), b)
-    shifts = along(epilogue.shifts)
-    return np.asarray(requantize(a, m, b, shifts, epilogue.low, epilogue.high, np.where))
+    shifts, lows, highs = along(epilogue.shifts), along(epilogue.lows), along(epilogue.highs)
+    return np.asarray(requantize(a, m, b, shifts, lows, highs, np.where))
 
 
 def sole(graph: Graph) -> SumOp:

@@ -63,7 +63,7 @@ def test_integer_types_and_epilogues() -> None:
         codes.shape, IntType(3, narrow=True), Quantization((0.1, 0.2, 0.3, 0.4), 0), book
     )
     types["t"] = TensorType((1, 4, 4, 4), IntType(6, signed=False), Quantization.per_tensor(0.25))
-    epilogue = Requantize((3,), tuple(range(9)), (4,), 0, 63, (-5,), (5,))
+    epilogue = Requantize((3,), tuple(range(9)), (4,), (0,), (63,), (-5,), (5,))
     conv = dataclasses.replace(
         CONV, activation=IDENTITY, epilogue=epilogue, accumulator=IntType(17)
     )

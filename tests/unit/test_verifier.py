@@ -64,7 +64,7 @@ def float_graph() -> Graph:
     return Graph("net", Stage.FLOAT, ("x",), ("y",), ops, types, {"w": weights})
 
 
-EPILOGUE = Requantize((3,), (8,), (4,), 0, 63, (-1000,), (1000,))
+EPILOGUE = Requantize((3,), (8,), (4,), (0,), (63,), (-1000,), (1000,))
 
 
 def integer_graph() -> Graph:
@@ -202,10 +202,10 @@ BROKEN = {
     "conv.*3 biases for 4": epilogue(biases=(1, 2, 3)),
     "conv.*3 negative pivots for 4": epilogue(negative=NegativeBranch((1, 2, 3), (1,), (1,))),
     "conv.*shifts must lie": epilogue(shifts=(0,)),
-    "conv.*empty output range": epilogue(low=5, high=4),
+    "conv.*empty output range": epilogue(lows=(5,), highs=(4,)),
     "conv.*clamp is empty": epilogue(acc_low=(0, 0, 7, 0), acc_high=(5,)),
     "conv.*more than 64 bits": epilogue(multipliers=(1 << 60,)),
-    "conv.*gives 0..64, outside of the output's type u6": epilogue(high=64),
+    "conv.*gives 0..64, outside of the output's type u6": epilogue(highs=(64,)),
     "conv.*thresholds must ascend": with_op(INTEGER, 1, epilogue=Thresholds(((3,), (2,)), 0)),
     "conv.*needs thresholds": with_op(INTEGER, 1, epilogue=Thresholds((), 0)),
     "pool.*different scales": with_type(

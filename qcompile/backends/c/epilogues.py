@@ -53,6 +53,8 @@ def _vectors(epilogue: Requantize) -> Sequence[tuple[int, ...]]:
         epilogue.multipliers,
         epilogue.biases,
         epilogue.shifts,
+        epilogue.lows,
+        epilogue.highs,
         epilogue.acc_low,
         epilogue.acc_high,
     ]
@@ -74,9 +76,11 @@ def _requantize(
     product = "int64_t" if sums == "int64_t" else product_type(op)
     flat = is_flat(op)
     one_shift = len(set(epilogue.shifts)) == 1
+    one_clamp = len(set(epilogue.lows)) == len(set(epilogue.highs)) == 1
     negative = epilogue.negative
     suffix = "_wide" if product != sums else ""
     suffix += "" if flat else "_each" if one_shift else "_shifts"
+    suffix += "" if one_clamp else "_clamps"
     suffix += "_leaky" if negative is not None else ""
     item = kernel(
         "requantize",
@@ -88,6 +92,7 @@ def _requantize(
         y=y,
         flat=flat,
         one_shift=one_shift,
+        one_clamp=one_clamp,
         negative=negative is not None,
     )
     named: list[tuple[str, tuple[int, ...], str]] = [
@@ -112,7 +117,8 @@ def _requantize(
         fields.append(
             ("shift", _constant(step, "shift", epilogue.shifts, "uint8_t", False, channels))
         )
-    fields += [("low", str(epilogue.low)), ("high", str(epilogue.high))]
+    for name, codes in (("low", epilogue.lows), ("high", epilogue.highs)):
+        fields.append((name, _constant(step, name, codes, y, one_clamp, channels)))
     _declare(step, item, fields)
     return item
 
