@@ -139,6 +139,12 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
 )
 @click.option("--min-dice", type=float, help="Gate: least Dice of the compiled network.")
 @click.option("--max-dice-drop", type=float, help="Gate: most Dice that compilation may cost.")
+@click.option(
+    "--mean-wbits",
+    type=float,
+    metavar="BITS",
+    help="Mean bits of weights, dealt out to the layers by sensitivity (2 is ternary).",
+)
 @click.option("--prune", type=float, metavar="RATIO", help="Remove this share of filters.  [0]")
 @click.option(
     "--config",

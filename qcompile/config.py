@@ -37,7 +37,15 @@ _PATHS = ("calib", "data", "output", "dump_ir", "report", "fold")
 _WIDTHS = ("wbits", "abits", "first_last_bits")
 _NUMBERS = ("input_scale", "input_mean", "input_std")
 _INTEGERS = ("calib_images", "seed", "workers", "multipliers")
-_FLOATS = ("metric_threshold", "min_dice", "max_dice_drop", "prune", "clock", "target_fps")
+_FLOATS = (
+    "metric_threshold",
+    "min_dice",
+    "max_dice_drop",
+    "mean_wbits",
+    "prune",
+    "clock",
+    "target_fps",
+)
 OPTION_KEYS = (
     "target",
     *_WIDTHS,

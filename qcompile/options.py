@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qcompile.budget_options import check_budgets
 from qcompile.entry_name import check_entry
 from qcompile.errors import UsageError
 from qcompile.hdl_options import FifoPolicy, check_hdl
@@ -185,6 +186,7 @@ class CompileOptions:
     metric_threshold: float = 0.5
     min_dice: float | None = None
     max_dice_drop: float | None = None
+    mean_wbits: float | None = None
     prune: float = 0.0
     config: Path | None = None
     verify: bool = False
@@ -240,6 +242,7 @@ class CompileOptions:
                 )
         check_entry(self.entry, hdl=self.target is Target.HDL)
         check_hdl(self)
+        check_budgets(self)
         if self.data is None and (self.min_dice is not None or self.max_dice_drop is not None):
             raise UsageError("--min-dice and --max-dice-drop need --data to measure Dice on")
 

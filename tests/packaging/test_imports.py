@@ -14,7 +14,16 @@ PACKAGE = ROOT / "qcompile"
 LAYERS = (
     {"errors", "types", "numerics"},
     {"graph"},
-    {"ops", "plan", "boundary", "options", "hdl_options", "entry_name", "devices"},
+    {
+        "ops",
+        "plan",
+        "boundary",
+        "options",
+        "hdl_options",
+        "budget_options",
+        "entry_name",
+        "devices",
+    },
     {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
     | {"printer", "verifier", "verify_integer", "fold_file"},
     {"backends"},
@@ -27,6 +36,7 @@ LAYERS = (
         "pipeline",
         "report",
         "result",
+        "search",
         "output",
         "target_hdl",
         "targets",

@@ -1,0 +1,1 @@
+"""Bit widths by measured sensitivity, in place of one width for all layers."""
