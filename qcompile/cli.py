@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qcompile.commands.prune_flags import prune_fields, prune_flags
 from qcompile.errors import GateError, QCompileError, UsageError, VerificationError
 from qcompile.hdl_options import FifoPolicy
 from qcompile.options import (
@@ -145,7 +146,7 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
     metavar="BITS",
     help="Mean bits of weights, dealt out to the layers by sensitivity (2 is ternary).",
 )
-@click.option("--prune", type=float, metavar="RATIO", help="Remove this share of filters.  [0]")
+@prune_flags
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -276,6 +277,7 @@ def _options(given: dict[str, Any]) -> CompileOptions:
     for name, convert in converters.items():
         if flags[name] is not None:
             flags[name] = convert(flags[name])
+    prune_fields(flags)
     for name in ("input_scale", "input_mean", "input_std"):
         if flags[name] is not None:
             flags[name] = parse_numbers(flags[name], f"--{name.replace('_', '-')}")
@@ -310,6 +312,10 @@ def _check_places(model: Path, folder: Path, options: CompileOptions) -> None:
     if options.fold is not None and not options.fold.is_file():
         known = "is not a file" if options.fold.exists() else "no such file"
         raise UsageError(f"--fold {options.fold}: {known}; give a TOML file")
+    scores = options.prune_importance
+    if scores is not None and not scores.is_file():
+        known = "is not a file" if scores.exists() else "no such file"
+        raise UsageError(f"--prune-importance {scores}: {known}; give a .json or .csv file")
     if options.report is not None and options.report.is_dir():
         raise UsageError(f"--report {options.report}: is a folder; give the name of a file")
     if options.dump_ir is not None and options.dump_ir.exists() and not options.dump_ir.is_dir():

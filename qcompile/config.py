@@ -27,22 +27,28 @@ from qcompile.options import (
     parse_numbers,
     parse_target,
 )
+from qcompile.prune_options import (
+    IMPORTANCE_FILE,
+    PRUNE_DEFAULTS,
+    PruneConstants,
+    PruneMethod,
+    PruneScope,
+)
 
 if TYPE_CHECKING:
     from qcompile.plan import LayerPlan, Plan
 
 MAX_CONFIG_BYTES = 16 << 20
 
-_PATHS = ("calib", "data", "output", "dump_ir", "report", "fold")
+_PATHS = ("calib", "data", "output", "dump_ir", "report", "fold", "prune_importance")
 _WIDTHS = ("wbits", "abits", "first_last_bits")
 _NUMBERS = ("input_scale", "input_mean", "input_std")
-_INTEGERS = ("calib_images", "seed", "workers", "multipliers")
+_INTEGERS = ("calib_images", "seed", "workers", "multipliers", "prune_multiple")
 _FLOATS = (
     "metric_threshold",
     "min_dice",
     "max_dice_drop",
     "mean_wbits",
-    "prune",
     "clock",
     "target_fps",
 )
@@ -62,6 +68,8 @@ OPTION_KEYS = (
     "device",
     "fifos",
     "synth",
+    "prune",
+    *(key for key in PRUNE_DEFAULTS if key not in (*_INTEGERS, *_PATHS)),
     *_INTEGERS,
     *_FLOATS,
     *_PATHS,
@@ -84,6 +92,7 @@ PLAN_KEYS = (
     "output_kind",
     "metric_threshold",
     "prune",
+    *(key for key in PRUNE_DEFAULTS if key not in _PATHS),
     "entry",
     "separate_weights",
     "seed",
@@ -184,7 +193,7 @@ def options_table(options: CompileOptions) -> dict[str, Any]:
     keys = PLAN_KEYS if options.target is not Target.HDL else (*PLAN_KEYS, *HDL_KEYS)
     for key in keys:
         value = getattr(options, key)
-        if value is None:
+        if value is None or (key in PRUNE_DEFAULTS and value == PRUNE_DEFAULTS[key]):
             continue
         if hasattr(value, "value"):
             value = value.value
@@ -196,6 +205,8 @@ def options_table(options: CompileOptions) -> dict[str, Any]:
     if options.target is Target.HDL and options.fold is not None:
         # Not the file that was given, but the one that is written beside the plan.
         result["fold"] = FOLD_FILE
+    if options.prune_importance is not None:
+        result["prune_importance"] = IMPORTANCE_FILE
     return result
 
 
@@ -255,12 +266,19 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
         ("output_kind", OutputKind),
         ("range_method", RangeMethod),
         ("fifos", FifoPolicy),
+        ("prune_method", PruneMethod),
+        ("prune_scope", PruneScope),
+        ("prune_constants", PruneConstants),
     ):
         if key == name:
             allowed = [item.value for item in kind]
             if value not in allowed:
                 raise UsageError(f"{where}: '{value}' is unknown; use {', '.join(allowed)}")
             return kind(value)
+    if key in ("prune", "prune_flops", "prune_bytes"):
+        return _text(value, where) if isinstance(value, str) else _number(value, where)
+    if key == "prune_exclude":
+        return tuple(_text(item, where) for item in _list(value, where))
     if key == "data_keys":
         keys = tuple(_text(item, where) for item in _list(value, where))
         if len(keys) != 2:

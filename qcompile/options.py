@@ -19,6 +19,13 @@ from qcompile.budget_options import check_budgets
 from qcompile.entry_name import check_entry
 from qcompile.errors import UsageError
 from qcompile.hdl_options import FifoPolicy, check_hdl
+from qcompile.prune_options import (
+    PruneConstants,
+    PruneMethod,
+    PruneScope,
+    accept_prune_values,
+    check_prune,
+)
 
 if TYPE_CHECKING:
     from qcompile.plan import Format, Quantizer
@@ -75,6 +82,9 @@ _CHOICES: Mapping[str, type[enum.Enum]] = {
     "output_kind": OutputKind,
     "range_method": RangeMethod,
     "fifos": FifoPolicy,
+    "prune_method": PruneMethod,
+    "prune_scope": PruneScope,
+    "prune_constants": PruneConstants,
 }
 
 
@@ -187,7 +197,15 @@ class CompileOptions:
     min_dice: float | None = None
     max_dice_drop: float | None = None
     mean_wbits: float | None = None
-    prune: float = 0.0
+    prune: float | str = 0.0
+    prune_method: PruneMethod = PruneMethod.L1
+    prune_scope: PruneScope = PruneScope.GLOBAL
+    prune_constants: PruneConstants = PruneConstants.FOLD
+    prune_flops: str | None = None
+    prune_bytes: str | None = None
+    prune_multiple: int = 1
+    prune_exclude: tuple[str, ...] = ()
+    prune_importance: Path | None = None
     config: Path | None = None
     verify: bool = False
     dump_ir: Path | None = None
@@ -222,8 +240,6 @@ class CompileOptions:
         _check_range("--max-dice-drop", self.max_dice_drop, 0.0, 1.0)
         _check_range("--seed", self.seed, 0, 2**32 - 1)
         _check_range("--workers", self.workers, 0, 256)
-        if not 0 <= self.prune < 1:
-            raise UsageError(f"--prune: {self.prune} is no ratio; use 0 up to (but not) 1")
         for flag, values in (
             ("--input-scale", self.input_scale),
             ("--input-mean", self.input_mean),
@@ -243,6 +259,7 @@ class CompileOptions:
         check_entry(self.entry, hdl=self.target is Target.HDL)
         check_hdl(self)
         check_budgets(self)
+        check_prune(self)
         if self.data is None and (self.min_dice is not None or self.max_dice_drop is not None):
             raise UsageError("--min-dice and --max-dice-drop need --data to measure Dice on")
 
@@ -272,6 +289,7 @@ class CompileOptions:
                 if value not in allowed:
                     raise UsageError(f"{name}: '{value}' is unknown; use {', '.join(allowed)}")
                 object.__setattr__(self, name, kind(value))
+        accept_prune_values(self)
 
     def layer_override(self, name: str) -> LayerOverride:
         """What the overrides say of one operator: patterns in file order, each replacing what the

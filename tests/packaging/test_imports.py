@@ -21,11 +21,13 @@ LAYERS = (
         "options",
         "hdl_options",
         "budget_options",
+        "prune_options",
         "entry_name",
         "devices",
     },
     {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
-    | {"printer", "verifier", "verify_integer", "fold_file"},
+    | {"printer", "verifier", "verify_integer", "fold_file"}
+    | {"importance_file"},
     {"backends"},
     {
         "config",
@@ -34,6 +36,7 @@ LAYERS = (
         "evaluate",
         "feeds",
         "pipeline",
+        "pruning",
         "report",
         "result",
         "search",
@@ -41,7 +44,7 @@ LAYERS = (
         "target_hdl",
         "targets",
     },
-    {"cli", "progress"},
+    {"cli", "progress", "commands"},
 )
 """From the ground up: a module imports from its own layer and from those before it."""
 

@@ -1,0 +1,1 @@
+"""Commands beside `qcompile MODEL.onnx`: one module each, listed in `cli.COMMANDS`."""

@@ -1,0 +1,111 @@
+"""The flags about pruning, which `qcompile MODEL.onnx` and `qcompile sweep` share."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from qcompile.prune_options import AUTO, PruneConstants, PruneMethod, PruneScope
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Ratio(click.ParamType):
+    """A number, or 'auto'; `CompileOptions` checks its range."""
+
+    name = "ratio"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str:
+        if value == AUTO:
+            return AUTO
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"'{value}' is no ratio; use 0 up to (but not) 1, or auto.", param, ctx)
+
+
+def _values(kind: type[enum.Enum]) -> click.Choice[str]:
+    return click.Choice([item.value for item in kind])
+
+
+PRUNE_FLAGS: tuple[Callable[[Command], Command], ...] = (
+    click.option(
+        "--prune",
+        type=Ratio(),
+        is_flag=False,
+        flag_value=AUTO,
+        metavar="[RATIO]",
+        help="Remove this share of filters; without RATIO the largest that keeps "
+        "--max-dice-drop.  [0]",
+    ),
+    click.option(
+        "--prune-method",
+        type=_values(PruneMethod),
+        help="What tells filters that matter: size of weights, scale of batch norms, a file.  [l1]",
+    ),
+    click.option(
+        "--prune-importance",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Scores of filters by ONNX node, .json or .csv (implies --prune-method file).",
+    ),
+    click.option(
+        "--prune-scope",
+        type=_values(PruneScope),
+        help="One ratio for the whole network, or the same in every layer.  [global]",
+    ),
+    click.option(
+        "--prune-flops",
+        metavar="N|N%",
+        help="Remove filters until at most so many floating point operations are left.",
+    ),
+    click.option(
+        "--prune-bytes",
+        metavar="N|N%",
+        help="Remove filters until the weights take at most so many bytes.",
+    ),
+    click.option(
+        "--prune-multiple",
+        type=int,
+        metavar="N",
+        help="Pruned layers keep a multiple of N filters.  [1]",
+    ),
+    click.option(
+        "--prune-exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="Layers whose filters all stay, such as 'enc1/*'; may be repeated.",
+    ),
+    click.option(
+        "--prune-constants",
+        type=_values(PruneConstants),
+        help="Fold what the bias of a removed filter contributed, or drop it.  [fold]",
+    ),
+)
+"""In the order of `--help`."""
+
+
+def prune_flags(command: Command) -> Command:
+    """Decorates a command with all of them."""
+    for flag in reversed(PRUNE_FLAGS):
+        command = flag(command)
+    return command
+
+
+def prune_fields(flags: dict[str, Any]) -> None:
+    """Turns what click parsed into fields of `CompileOptions`, in place."""
+    kinds = {
+        "prune_method": PruneMethod,
+        "prune_scope": PruneScope,
+        "prune_constants": PruneConstants,
+    }
+    for name, kind in kinds.items():
+        if flags[name] is not None:
+            flags[name] = kind(flags[name])
+    flags["prune_exclude"] = flags["prune_exclude"] or None

@@ -1,0 +1,177 @@
+"""What may be said of pruning on the command line, and what contradicts what."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from qcompile.errors import UsageError
+
+if TYPE_CHECKING:
+    from qcompile.options import CompileOptions
+
+AUTO = "auto"
+"""`--prune` without a ratio: the largest that keeps --max-dice-drop."""
+MOST_MULTIPLE = 1024
+IMPORTANCE_FILE = "prune-importance.json"
+"""A network that was pruned by scores from a file is written with them under this name."""
+_SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+class PruneMethod(enum.Enum):
+    """Where the importance of a filter comes from.
+
+    L1: mean of |w|. L2: root of the mean of w * w. BN: the scale of the batch norm behind it.
+    FILE: `--prune-importance`.
+    """
+
+    L1 = "l1"
+    L2 = "l2"
+    BN = "bn"
+    FILE = "file"
+
+
+class PruneScope(enum.Enum):
+    """Whether the ratio is one of all filters of the network, or one of each layer."""
+
+    GLOBAL = "global"
+    LAYER = "layer"
+
+
+class PruneConstants(enum.Enum):
+    """What becomes of the constant that a removed filter's bias leaves.
+
+    FOLD: it goes into the biases of the layers that read it. DROP: they read zero.
+    """
+
+    FOLD = "fold"
+    DROP = "drop"
+
+
+PRUNE_DEFAULTS: Mapping[str, object] = MappingProxyType(
+    {
+        "prune_method": PruneMethod.L1,
+        "prune_scope": PruneScope.GLOBAL,
+        "prune_constants": PruneConstants.FOLD,
+        "prune_flops": None,
+        "prune_bytes": None,
+        "prune_multiple": 1,
+        "prune_exclude": (),
+        "prune_importance": None,
+    }
+)
+"""The options beside `--prune`, with their defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A budget: a number, or a share of what the network has before pruning."""
+
+    value: Fraction
+    relative: bool
+
+    def of(self, whole: int) -> int:
+        """The budget of a network that has `whole`."""
+        return math.floor(self.value * whole) if self.relative else math.floor(self.value)
+
+
+def parse_amount(text: str, flag: str) -> Amount:
+    """'50%', '300M', '1.5G' or '120000' as an amount.
+
+    Raises:
+        UsageError: the text has another form, or is not positive.
+    """
+    number, relative, factor = text.strip(), False, 1
+    if number.endswith("%"):
+        number, relative = number[:-1], True
+    elif number[-1:] in _SUFFIXES:
+        number, factor = number[:-1], _SUFFIXES[number[-1]]
+    try:
+        value = Fraction(number) * factor / (100 if relative else 1) if len(number) < 40 else None
+    except (ValueError, ZeroDivisionError):
+        value = None
+    if value is None or value <= 0 or (relative and value > 1):
+        raise UsageError(
+            f"{flag}: '{text}' is no budget; write a share of what there is, such as 50%, or a "
+            f"number such as 300000, 300k or 1.5G"
+        )
+    return Amount(value, relative)
+
+
+def prunes(options: CompileOptions) -> bool:
+    """Whether these options remove filters."""
+    budget = options.prune_flops is not None or options.prune_bytes is not None
+    return budget or options.prune == AUTO or options.prune != 0
+
+
+def accept_prune_values(options: CompileOptions) -> None:
+    """From Python and TOML, numbers will do for budgets, and one pattern for a list of them; a file
+    of scores says that they are to be used."""
+    for name in ("prune_flops", "prune_bytes"):
+        value = getattr(options, name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            object.__setattr__(options, name, f"{value:.17g}")
+    if isinstance(options.prune_exclude, str):
+        object.__setattr__(options, "prune_exclude", (options.prune_exclude,))
+    if isinstance(options.prune_importance, str):
+        object.__setattr__(options, "prune_importance", Path(options.prune_importance))
+    if options.prune_importance is not None and options.prune_method is PruneMethod.L1:
+        object.__setattr__(options, "prune_method", PruneMethod.FILE)
+
+
+def check_prune(options: CompileOptions) -> None:
+    """
+    Raises:
+        UsageError: a value is out of range, or two options contradict each other.
+    """
+    ratio = options.prune
+    if isinstance(ratio, str):
+        if ratio != AUTO:
+            raise UsageError(f"--prune: '{ratio}' is no ratio; use 0 up to (but not) 1, or auto")
+    elif not 0 <= ratio < 1:
+        raise UsageError(f"--prune: {ratio} is no ratio; use 0 up to (but not) 1, or auto")
+    for flag, text in (
+        ("--prune-flops", options.prune_flops),
+        ("--prune-bytes", options.prune_bytes),
+    ):
+        if text is not None:
+            parse_amount(text, flag)
+    if not 1 <= options.prune_multiple <= MOST_MULTIPLE:
+        raise UsageError(
+            f"--prune-multiple: {options.prune_multiple} is out of range; use 1 to {MOST_MULTIPLE}"
+        )
+    if not all(options.prune_exclude):
+        raise UsageError("--prune-exclude: an empty pattern excludes nothing; leave it out")
+    from_file = options.prune_method is PruneMethod.FILE
+    if from_file != (options.prune_importance is not None):
+        raise UsageError(
+            "--prune-method file and --prune-importance FILE go together; give both, or neither"
+        )
+    if ratio == AUTO:
+        _check_auto(options)
+    if not prunes(options):
+        for name, default in PRUNE_DEFAULTS.items():
+            if getattr(options, name) != default:
+                raise UsageError(
+                    f"--{name.replace('_', '-')}: prunes nothing by itself; "
+                    f"give --prune, --prune-flops or --prune-bytes, or leave it out"
+                )
+
+
+def _check_auto(options: CompileOptions) -> None:
+    if options.max_dice_drop is None or options.data is None:
+        raise UsageError(
+            "--prune without a ratio searches for the largest one that keeps --max-dice-drop on "
+            "--data; give both, or a ratio"
+        )
+    if options.prune_flops is not None or options.prune_bytes is not None:
+        raise UsageError(
+            "--prune without a ratio and --prune-flops or --prune-bytes contradict each other: "
+            "both decide how much goes; leave one out"
+        )
