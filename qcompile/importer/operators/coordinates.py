@@ -53,10 +53,18 @@ def exact_scale(scale: float) -> Fraction:
 
 def coordinates(node: Node, mode: str, axis: Axis) -> tuple[Fraction, ...]:
     """The input coordinate of every output position; integers are the centres of elements."""
-    size_in, size_out, scale = axis.size_in, axis.size_out, axis.scale
-    positions = range(size_out)
     if mode == "tf_crop_and_resize":
         return _cropped(node, axis)
+    result = sampled(mode, axis)
+    if result is None:
+        node.malformed(f"coordinate_transformation_mode '{mode}' does not exist")
+    return result
+
+
+def sampled(mode: str, axis: Axis) -> tuple[Fraction, ...] | None:
+    """`coordinates` of the modes that read the whole axis; None if there is no such mode."""
+    size_in, size_out, scale = axis.size_in, axis.size_out, axis.scale
+    positions = range(size_out)
     if scale == 1 and size_in == size_out:
         return tuple(Fraction(p) for p in positions)
     match mode:
@@ -77,7 +85,7 @@ def coordinates(node: Node, mode: str, axis: Axis) -> tuple[Fraction, ...]:
         case "tf_half_pixel_for_nn":
             return tuple((p + HALF) / scale for p in positions)
         case _:
-            node.malformed(f"coordinate_transformation_mode '{mode}' does not exist")
+            return None
 
 
 def _cropped(node: Node, axis: Axis) -> tuple[Fraction, ...]:

@@ -137,7 +137,7 @@ def _emit(
             if places != tuple(range(axis.size_in))
         ]
     elif mode in ("linear", "bilinear", "trilinear") or all(axis.scale == 1 for axis in axes):
-        taps = [_linear(axis.size_in, place) for axis, place in zip(axes, points, strict=True)]
+        taps = [linear_taps(axis.size_in, place) for axis, place in zip(axes, points, strict=True)]
         moving = [
             index
             for index, (axis, tap) in enumerate(zip(axes, taps, strict=True))
@@ -191,7 +191,14 @@ def _transposed(node: Node, builder: Builder, x: str, order: tuple[int, ...]) ->
 
 
 def _nearest(node: Node, mode: str, size: int, places: Sequence[Fraction]) -> tuple[int, ...]:
-    """The input index that each output position copies."""
+    sources = nearest_sources(mode, size, places)
+    if sources is None:
+        node.malformed(f"nearest_mode '{mode}' does not exist")
+    return sources
+
+
+def nearest_sources(mode: str, size: int, places: Sequence[Fraction]) -> tuple[int, ...] | None:
+    """The input index that each output position copies; None if there is no such mode."""
     match mode:
         case "round_prefer_floor":
             chosen = [math.ceil(place - HALF) for place in places]
@@ -202,11 +209,11 @@ def _nearest(node: Node, mode: str, size: int, places: Sequence[Fraction]) -> tu
         case "ceil":
             chosen = [math.ceil(place) for place in places]
         case _:
-            node.malformed(f"nearest_mode '{mode}' does not exist")
+            return None
     return tuple(min(max(index, 0), size - 1) for index in chosen)
 
 
-def _linear(size: int, places: Sequence[Fraction]) -> LinearTaps:
+def linear_taps(size: int, places: Sequence[Fraction]) -> LinearTaps:
     """Taps with coordinates beyond the edge moved onto it."""
     inside = [min(max(place, Fraction(0)), Fraction(size - 1)) for place in places]
     first = [math.floor(place) for place in inside]
