@@ -89,7 +89,7 @@ def convert_model(
     initialisers = _unique([item.name for item in proto.initializer], "initialiser")
     declared = [value for value in proto.input if value.name not in initialisers]
     inputs = _unique([value.name for value in declared], "graph input")
-    names = _node_names(proto.node)
+    names = node_names(proto.node)
     order = _live_order(proto, names, initialisers | inputs)
 
     readers = Counter(value for index in order for value in proto.node[index].input)
@@ -163,7 +163,7 @@ def _unique(names: Sequence[str], what: str) -> set[str]:
     return found
 
 
-def _node_names(nodes: Sequence[onnx.NodeProto]) -> list[str]:
+def node_names(nodes: Sequence[onnx.NodeProto]) -> list[str]:
     """A unique name for each node: its own, or '<OpType>_<index>'."""
     given = Names(node.name for node in nodes)
     used: set[str] = set()
