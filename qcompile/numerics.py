@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from qcompile.types import Range
+from qcompile.types import Range, Rounding
 
 Select = Callable[[Any, Any, Any], Any]
 """select(condition, if_true, if_false)"""
@@ -29,6 +29,35 @@ MINIMUM_SHIFT = 6
 def round_half_up(value: Fraction | float | int) -> int:
     """floor(value + 1/2), exactly: the one rounding rule of the contract."""
     return math.floor(Fraction(value) + Fraction(1, 2))
+
+
+def imported_error(codes: Range) -> Fraction:
+    """The error allowed to multipliers, in output steps, where a model brought its own scale: a
+    factor of 24 bits, as the float32 arithmetic of other tools has it."""
+    return Fraction(codes.magnitude, 1 << 24)
+
+
+def rounding_offsets(rounding: Rounding, error: Fraction) -> tuple[Fraction, Fraction]:
+    """What to add before the floor, for v >= 0 and for v < 0, where v is known up to `error`.
+
+    A value that is `error` or less below a tie counts as the tie, so that exact multiples of a step
+    stay what they are in FLOOR and CEIL. HALF_EVEN rounds half up, as the contract does.
+    """
+    half = Fraction(1, 2)
+    match rounding:
+        case Rounding.FLOOR:
+            return error, error
+        case Rounding.CEIL:
+            return 1 - error, 1 - error
+        case Rounding.DOWN:
+            return error, 1 - error
+        case Rounding.UP:
+            return 1 - error, error
+        case Rounding.HALF_UP:
+            return half, half - error
+        case Rounding.HALF_DOWN:
+            return half - error, half
+    return half, half
 
 
 def clamp(value: Any, low: Any, high: Any, select: Select) -> Any:
@@ -124,22 +153,27 @@ class Thresholds:
 Epilogue = Requantize | Thresholds
 
 
-def multiplier_and_shift(ratio: Fraction, reach: int) -> tuple[int, int]:
-    """Integers (m, s) with |m / 2**s - ratio| * reach <= 1/16 (`MULTIPLIER_ERROR`).
+def multiplier_and_shift(
+    ratio: Fraction, reach: int, error: Fraction = MULTIPLIER_ERROR
+) -> tuple[int, int]:
+    """Integers (m, s) with |m / 2**s - ratio| * reach <= `error`.
 
     Args:
         ratio: the real factor from sum units to output steps (negative for falling functions).
         reach: largest |sum| that does not saturate the output.
+        error: in output steps. Where it is below the usual one, a bias is not off by more either.
 
     The smallest such s >= `MINIMUM_SHIFT` is taken, so products stay narrow. A power-of-two ratio
     comes out exact: m is then a power of two as well.
     """
-    if ratio == 0:
-        return 0, MINIMUM_SHIFT
     shift = MINIMUM_SHIFT
+    if error < MULTIPLIER_ERROR:
+        shift = max(shift, math.ceil(math.log2(1 / error)))
+    if ratio == 0:
+        return 0, shift
     if ratio.denominator & (ratio.denominator - 1) == 0 and abs(ratio.numerator).bit_count() == 1:
         shift = max(shift, ratio.denominator.bit_length() - 1)
-    while _multiplier_error(ratio, shift) * reach > MULTIPLIER_ERROR:
+    while _multiplier_error(ratio, shift) * reach > error:
         shift += 1
     return round_half_up(ratio * (1 << shift)), shift
 

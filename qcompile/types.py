@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -130,14 +130,50 @@ class CodebookKind(enum.Enum):
     TERNARY = "ternary"
     BINARY = "binary"
     POW2 = "pow2"
+    DOREFA = "dorefa"
+    FXP_PAPER = "fxp-paper"
+    FXP_EM = "fxp-em"
+
+
+INDEXED = (
+    CodebookKind.BINARY,
+    CodebookKind.POW2,
+    CodebookKind.DOREFA,
+    CodebookKind.FXP_EM,
+)
+"""Kinds whose levels lie far apart: weights are stored as indices into a table of levels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Codebook:
-    """A codebook kind and its true number of levels (0 for floats)."""
+    """A codebook kind and its true number of levels (0 for floats).
+
+    `name` is what the literature calls it, with its width ("fxp-paper Q0.4"), where the kind alone
+    does not say. `exact` weights lay on this grid already: their codes were read, not rounded.
+    """
 
     kind: CodebookKind
     levels: int
+    name: str = ""
+    exact: bool = False
+
+    def storage_bits(self, element: IntType) -> int:
+        """Bits that one stored weight takes."""
+        if self.kind in INDEXED:
+            return max(1, (self.levels - 1).bit_length())
+        return element.bits
+
+
+class Rounding(enum.Enum):
+    """How a model that was quantised elsewhere brings real numbers to codes (names of QONNX)."""
+
+    HALF_EVEN = "ROUND"
+    HALF_UP = "HALF_UP"
+    HALF_DOWN = "HALF_DOWN"
+    UP = "UP"
+    DOWN = "DOWN"
+    CEIL = "CEIL"
+    FLOOR = "FLOOR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +182,14 @@ class Quantization:
 
     Zero is code 0 inside the graph (contract, rule 1), so there is no zero point here; model
     boundaries carry theirs in the tables of their boundary operators.
+
+    `imported` is the rounding of a grid that came with the model (docs/quantized-models.md): what
+    is rounded to it keeps 24 bits of its factor. None for the grids we choose.
     """
 
     scale: tuple[float, ...]
     axis: int = 1
+    imported: Rounding | None = None
 
     def __post_init__(self) -> None:
         if not self.scale or not all(math.isfinite(s) and s > 0 for s in self.scale):
@@ -219,11 +259,11 @@ class CodeLimits:
         index = 0 if self.is_per_tensor else channel
         return Range(self.low[index], self.high[index])
 
-    def shrunk(self) -> CodeLimits:
-        """The same with one entry if all channels are alike."""
-        if len(set(zip(self.low, self.high, strict=True))) > 1:
-            return self
-        return CodeLimits(self.low[:1], self.high[:1])
+    @staticmethod
+    def of(channels: Sequence[Range]) -> CodeLimits:
+        """The limits of these channels; one entry if they are all alike."""
+        found = channels[:1] if len(set(channels)) == 1 else channels
+        return CodeLimits(tuple(codes.low for codes in found), tuple(codes.high for codes in found))
 
     def whole(self) -> CodeLimits:
         """One entry that holds the codes of all channels."""

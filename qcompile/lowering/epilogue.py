@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 from qcompile.errors import Unsupported, UnsupportedError
 from qcompile.graph import Op
+from qcompile.lowering.curve import HALF, Accuracy, Curve, Line, Offsets, accuracy_of, signed
 from qcompile.numerics import (
     Epilogue,
     NegativeBranch,
@@ -22,36 +22,7 @@ from qcompile.numerics import (
 from qcompile.ops.activation import Activation
 from qcompile.types import CodebookKind, CodeLimits, Range, TensorType
 
-HALF = Fraction(1, 2)
 INT32 = Range(-(1 << 31), (1 << 31) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """v = slope * acc + offset, v in output steps."""
-
-    slope: Fraction
-    offset: Fraction
-
-    def at(self, acc: int) -> Fraction:
-        return self.slope * acc + self.offset
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One channel's map from the sum to output steps: `below` for acc < pivot, else `above`."""
-
-    above: Line
-    below: Line
-    pivot: int | None
-
-    def at(self, acc: int) -> Fraction:
-        line = self.below if self.pivot is not None and acc < self.pivot else self.above
-        return line.at(acc)
-
-    def first_line(self) -> Line:
-        """The line at the most negative sums."""
-        return self.above if self.pivot is None else self.below
 
 
 def make_epilogue(
@@ -63,6 +34,8 @@ def make_epilogue(
     reach: Range,
 ) -> Epilogue:
     """The epilogue that computes round(activation(acc * unit + bias) / scale), clamped.
+
+    An imported grid rounds in its own way and gets multipliers of 24 bits (`imported_error`).
 
     Args:
         op: the operator, for messages.
@@ -94,7 +67,8 @@ def make_epilogue(
     codes = [_codes(limits.at(c), act, is_relu, scale) for c in range(count)]
     if kind is CodebookKind.TERNARY and all(_rises(curve) for curve in curves):
         return _ternary(curves, codes, reach)
-    return _requantize(curves, codes, reach)
+    accuracy = accuracy_of(output, codes)
+    return _requantize([signed(op, c, reach, accuracy) for c in curves], codes, reach, accuracy)
 
 
 def _codes(limits: Range, activation: Activation, is_relu: bool, scale: Fraction) -> Range:
@@ -142,10 +116,17 @@ def _rises(curve: Curve) -> bool:
     return curve.above.slope >= 0 and curve.below.slope >= 0
 
 
-def _requantize(curves: Sequence[Curve], codes: Sequence[Range], reach: Range) -> Requantize:
+def _requantize(
+    curves: Sequence[tuple[Curve, Offsets]],
+    codes: Sequence[Range],
+    reach: Range,
+    accuracy: Accuracy,
+) -> Requantize:
     def channels(shift: int | None) -> list[Requantize]:
-        pairs = zip(curves, codes, strict=True)
-        return [_channel(curve, limits, reach, shift) for curve, limits in pairs]
+        return [
+            _channel(curve, offsets, limits, reach, shift, accuracy.error)
+            for (curve, offsets), limits in zip(curves, codes, strict=True)
+        ]
 
     per_channel = channels(None)
     common = _join(channels(max(part.shifts[0] for part in per_channel)))
@@ -190,22 +171,29 @@ def _same_branch(part: Requantize) -> NegativeBranch:
     return NegativeBranch((part.acc_low[0],), part.multipliers, part.biases)
 
 
-def _channel(curve: Curve, codes: Range, reach: Range, shift: int | None) -> Requantize:
+def _channel(
+    curve: Curve,
+    offsets: Offsets,
+    codes: Range,
+    reach: Range,
+    shift: int | None,
+    error: Fraction,
+) -> Requantize:
     """One channel's epilogue, with a given shift or the smallest that meets the error budget."""
     low, high = _live_range(curve, codes, reach)
     largest = max(abs(low), abs(high), 1)
     lines = [curve.above] if curve.pivot is None else [curve.above, curve.below]
     if shift is None:
-        shift = max(multiplier_and_shift(line.slope, largest)[1] for line in lines)
+        shift = max(multiplier_and_shift(line.slope, largest, error)[1] for line in lines)
     unit = 1 << shift
 
-    def integers(line: Line) -> tuple[int, int]:
-        return round_half_up(line.slope * unit), round_half_up((line.offset + HALF) * unit)
+    def integers(line: Line, offset: Fraction) -> tuple[int, int]:
+        return round_half_up(line.slope * unit), round_half_up((line.offset + offset) * unit)
 
-    multiplier, bias = integers(curve.above)
+    multiplier, bias = integers(curve.above, offsets[0])
     negative = None
     if curve.pivot is not None:
-        below = integers(curve.below)
+        below = integers(curve.below, offsets[1])
         pivot = min(max(curve.pivot, reach.low), reach.high + 1)
         negative = NegativeBranch((pivot,), (below[0],), (below[1],))
     part = Requantize(
