@@ -105,6 +105,9 @@ def _type(kind: TensorType) -> str:
         if isinstance(kind.element, IntType) and len(scales) == 1:
             name = q_format(kind.element, scales[0])
             text += f" {name}" if name is not None else ""
+    if kind.limits is not None:
+        text += f" in {kind.limits.range.low}..{kind.limits.range.high}"
+        text += "" if kind.limits.is_per_tensor else " by channel"
     if kind.codebook is not None:
         text += f" {kind.codebook.kind.value}:{kind.codebook.levels}"
     return text

@@ -28,6 +28,7 @@ from qcompile.ops import (
 )
 from qcompile.types import FLOAT32, Array, FloatType, IntType, TensorType
 from qcompile.verify_integer import verify_integer_op
+from qcompile.verify_limits import verify_limits
 
 _OPERANDS: Mapping[type[Op], tuple[int, int]] = {
     Conv: (2, 3),
@@ -59,6 +60,7 @@ def verify(graph: Graph) -> None:
         _verify_operands(graph, op)
         _verify_shape(graph, op)
         _verify_bias(graph, op)
+    verify_limits(graph)
     match graph.stage:
         case Stage.FLOAT:
             _verify_float(graph)

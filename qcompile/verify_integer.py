@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -29,6 +30,7 @@ from qcompile.ops import (
     Threshold,
 )
 from qcompile.types import IntType, Range, TensorType
+from qcompile.verify_limits import epilogue_codes, verify_codes
 
 _INT64 = IntType(64).range
 _MAX_ACCUMULATOR_BITS = 63
@@ -54,8 +56,9 @@ def verify_integer_op(graph: Graph, op: Op) -> None:
         case _ if output.is_float:
             _verify_island(graph, op)
         case ArgMax():
-            pass
+            verify_codes(op, [Range(0, graph.types[op.inputs[0]].shape[op.axis] - 1)], output)
         case Threshold():
+            verify_codes(op, [Range(0, 1)], output)
             if not graph.types[op.inputs[0]].is_float and op.code_limit is None:
                 raise GraphError(f"{op.label()}: limit {op.limit:g} is not lowered to a code")
         case SumOp():
@@ -115,6 +118,14 @@ def _verify_sum(graph: Graph, op: SumOp, output: TensorType) -> None:
         )
     channels = output.shape[op.channel_axis(output.rank)] if output.rank else 1
     verify_epilogue(op, op.epilogue, channels, output.integer)
+    _verify_sum_limits(op, op.epilogue, reach, output)
+
+
+def _verify_sum_limits(op: SumOp, epilogue: Epilogue, reach: Range, output: TensorType) -> None:
+    codes = epilogue_codes(epilogue, reach)
+    if op.channel_axis(output.rank) != 1:
+        codes = [functools.reduce(Range.union, codes)]
+    verify_codes(op, codes, output)
 
 
 def _verify_weights(graph: Graph, op: SumOp, output: TensorType) -> None:
@@ -237,6 +248,8 @@ def _verify_lookup(graph: Graph, op: Lookup, output: TensorType) -> None:
                 f"{op.label()}: table entries {entries.low}..{entries.high} do not fit "
                 f"{output.element}"
             )
+        rows = data if data.ndim > 1 else data[None]
+        verify_codes(op, [Range(int(row.min()), int(row.max())) for row in rows], output)
 
 
 def _verify_quantize(graph: Graph, op: Quantize, output: TensorType) -> None:
@@ -247,6 +260,7 @@ def _verify_quantize(graph: Graph, op: Quantize, output: TensorType) -> None:
     _verify_length(op, "offsets", op.offset, channels)
     if op.low > op.high or not output.integer.range.contains(Range(op.low, op.high)):
         raise GraphError(f"{op.label()}: codes {op.low}..{op.high} do not fit {output.element}")
+    verify_codes(op, [Range(op.low, op.high)], output)
 
 
 def _verify_dequantize(graph: Graph, op: Dequantize, output: TensorType) -> None:
@@ -273,3 +287,4 @@ def _verify_softmax(graph: Graph, op: Softmax, output: TensorType) -> None:
         raise GraphError(f"{op.label()}: the table must start at {_EXP_ONE} and stay within 0..")
     if not 1 <= op.levels <= output.integer.high:
         raise GraphError(f"{op.label()}: {op.levels} levels do not fit {output.element}")
+    verify_codes(op, [Range(0, op.levels)], output)

@@ -35,6 +35,7 @@ from qcompile.types import (
     Array,
     Codebook,
     CodebookKind,
+    CodeLimits,
     Element,
     FloatType,
     IntType,
@@ -170,6 +171,8 @@ def _encode_type(kind: TensorType) -> dict[str, Any]:
         result["scale"] = encode(kind.quantization.scale)
         if kind.quantization.axis != 1:
             result["axis"] = kind.quantization.axis
+    if kind.limits is not None:
+        result["limits"] = [list(kind.limits.low), list(kind.limits.high)]
     if kind.codebook is not None:
         result["codebook"] = [kind.codebook.kind.value, kind.codebook.levels]
     return result
@@ -245,7 +248,7 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
 
 
 def _decode_type(data: Any, where: str) -> TensorType:
-    known = {"shape", "element", "scale", "axis", "codebook", "constant"}
+    known = {"shape", "element", "scale", "axis", "codebook", "limits", "constant"}
     if not isinstance(data, dict) or set(data) - known:
         raise ValueError(f"{where} has unknown fields")
     shape: Shape = decode(data["shape"], tuple[int, ...], f"{where}.shape")
@@ -259,7 +262,12 @@ def _decode_type(data: Any, where: str) -> TensorType:
     if "codebook" in data:
         kind, levels = decode(data["codebook"], tuple[str, int], f"{where}.codebook")
         codebook = Codebook(CodebookKind(kind), levels)
-    return TensorType(shape, _decode_element(data["element"], where), quantization, codebook)
+    limits = None
+    if "limits" in data:
+        ends = decode(data["limits"], tuple[tuple[int, ...], tuple[int, ...]], f"{where}.limits")
+        limits = CodeLimits(*ends)
+    element = _decode_element(data["element"], where)
+    return TensorType(shape, element, quantization, codebook, limits)
 
 
 def _decode_element(text: Any, where: str) -> Element:

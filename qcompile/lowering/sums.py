@@ -12,6 +12,7 @@ import numpy as np
 
 from qcompile.errors import GraphError
 from qcompile.graph import Graph
+from qcompile.numerics import MULTIPLIER_ERROR, imported_error
 from qcompile.ops import (
     Add,
     Affine,
@@ -32,6 +33,8 @@ from qcompile.types import Array, IntType, TensorType
 
 ADD_WEIGHT_BITS = 14
 """Integer weights of an Add have at most this many bits."""
+IMPORTED_ADD_WEIGHT_BITS = 24
+"""Where the model brought the output's scale."""
 
 DIVISION_FRACTION_BITS = 16
 NORM_FRACTION_BITS = 14
@@ -66,7 +69,11 @@ def scale_of(graph: Graph, value: str) -> Fraction:
 def _floats(graph: Graph, op: SumOp, position: int) -> tuple[Fraction, ...]:
     if len(op.inputs) <= position:
         return (Fraction(0),)
-    return tuple(Fraction(float(value)) for value in graph.constants[op.inputs[position]])
+    name = op.inputs[position]
+    data, quantization = graph.constants[name], graph.types[name].quantization
+    if graph.types[name].is_float or quantization is None:
+        return tuple(Fraction(float(value)) for value in data)
+    return tuple(int(code) * quantization.exact(c) for c, code in enumerate(data.tolist()))
 
 
 def _weighted(graph: Graph, op: SumOp, output: TensorType) -> ExactSum:
@@ -133,15 +140,19 @@ def _mul(graph: Graph, op: SumOp, output: TensorType) -> ExactSum:
 
 
 def _add(graph: Graph, op: SumOp, output: TensorType) -> ExactSum:
-    """Integer weights bring both inputs to one unit, off by at most 1/16 output step."""
+    """Integer weights bring both inputs to one unit, off by at most 1/16 output step (less where
+    the output's grid came with the model)."""
     assert isinstance(op, Add)
     assert output.quantization is not None
+    imported = output.quantization.imported is not None
+    error = imported_error(output.codes) if imported else MULTIPLIER_ERROR
+    most = IMPORTED_ADD_WEIGHT_BITS if imported else ADD_WEIGHT_BITS
     scales = [scale_of(graph, value) for value in op.inputs]
     larger, smaller = max(scales), min(scales)
-    reach = max(graph.types[value].integer.range.magnitude for value in op.inputs)
-    budget = Fraction(1, 16) * output.quantization.exact()
+    reach = max(graph.types[value].codes.magnitude for value in op.inputs)
+    budget = error * output.quantization.exact()
     bits = 0
-    while bits < ADD_WEIGHT_BITS:
+    while bits < most:
         exact = smaller / larger * (1 << bits)
         if abs(exact - round(exact)) * larger / (1 << bits) * reach <= budget:
             break
@@ -183,7 +194,7 @@ def norm_widths(op: GroupNorm, kind: TensorType, scale: Fraction) -> NormWidths:
         GraphError: the group is too large for 64-bit arithmetic.
     """
     count = kind.size // op.groups
-    magnitude_bits = (count * kind.integer.range.magnitude).bit_length()
+    magnitude_bits = (count * kind.codes.magnitude).bit_length()
     root_bits = min(16, (61 - 2 * magnitude_bits) // 2)
     if root_bits < 0:
         raise GraphError(

@@ -7,27 +7,37 @@ from fractions import Fraction
 
 import numpy as np
 
-from qcompile.numerics import round_half_up
+from qcompile.numerics import imported_error, round_half_up, rounding_offsets
 from qcompile.ops import Pointwise
-from qcompile.types import Array, IntType
+from qcompile.types import Array, CodebookKind, IntType, TensorType
 
 EXP_TABLE_ONE = 1 << 15
 """What stands for exp(0) in the table of a softmax."""
 
 
-def rounded_codes(reals: Array, scale: Fraction, element: IntType) -> Array:
-    """Real numbers as codes of the grid `scale`, rounded half up and limited to the element."""
-    codes = [round_half_up(Fraction(float(real)) / scale) for real in np.ravel(reals)]
-    limited = np.array([min(max(code, element.low), element.high) for code in codes])
-    return limited.reshape(np.shape(reals)).astype(element.storage)
+def rounded_codes(reals: Array, scale: Fraction, kind: TensorType) -> Array:
+    """Real numbers as codes of the grid `scale`, rounded as the type says (half up, unless it came
+    with the model) and limited to the codes of the type (of all its channels)."""
+    codes = [_code(Fraction(float(real)) / scale, kind) for real in np.ravel(reals)]
+    limited = np.array([min(max(code, kind.codes.low), kind.codes.high) for code in codes])
+    return limited.reshape(np.shape(reals)).astype(kind.integer.storage)
+
+
+def _code(steps: Fraction, kind: TensorType) -> int:
+    if kind.codebook is not None and kind.codebook.kind is CodebookKind.BINARY:
+        return -1 if steps < 0 else 1
+    if kind.quantization is None or kind.quantization.imported is None:
+        return round_half_up(steps)
+    offsets = rounding_offsets(kind.quantization.imported, imported_error(kind.codes))
+    return math.floor(steps + offsets[1 if steps < 0 else 0])
 
 
 def function_table(
-    op: Pointwise, source: IntType, scale: Fraction, element: IntType, out_scale: Fraction
+    op: Pointwise, source: IntType, scale: Fraction, output: TensorType, out_scale: Fraction
 ) -> Array:
     """The codes of `op` for every code of `source`, lowest first."""
     codes = np.arange(source.low, source.high + 1)
-    return rounded_codes(op.function(codes.astype(np.float64) * float(scale)), out_scale, element)
+    return rounded_codes(op.function(codes.astype(np.float64) * float(scale)), out_scale, output)
 
 
 def exp_table(source: IntType, scale: Fraction) -> tuple[int, ...]:

@@ -25,5 +25,5 @@ class Add(SumOp):
 
     def reach(self, types: Sequence[TensorType], constants: Sequence[Array | None]) -> Range:
         zero = Range(0, 0)
-        first = types[0].integer.range.scaled(self.weights[0]).union(zero)
-        return first + types[1].integer.range.scaled(self.weights[1]).union(zero)
+        first = types[0].codes.scaled(self.weights[0]).union(zero)
+        return first + types[1].codes.scaled(self.weights[1]).union(zero)

@@ -32,5 +32,5 @@ class Affine(SumOp):
         assert scale is not None
         result = Range(0, 0)
         for weight in scale.tolist():
-            result = result.union(types[0].integer.range.scaled(int(weight)))
+            result = result.union(types[0].codes.scaled(int(weight)))
         return result

@@ -74,4 +74,4 @@ class AveragePool(SumOp):
     def reach(self, types: Sequence[TensorType], constants: Sequence[Array | None]) -> Range:
         shape = types[0].shape
         common = self.common_divisor(shape[2:], self.infer_shape([shape])[2:])
-        return types[0].integer.range.union(Range(0, 0)).scaled(common)
+        return types[0].codes.union(Range(0, 0)).scaled(common)

@@ -42,6 +42,4 @@ class Conv(SumOp):
         rows = weights.reshape(weights.shape[0], -1).astype(
             object if weights.dtype == object else "int64"
         )
-        return weighted_reach(
-            rows.clip(min=0).sum(1), rows.clip(max=0).sum(1), types[0].integer.range
-        )
+        return weighted_reach(rows.clip(min=0).sum(1), rows.clip(max=0).sum(1), types[0].codes)

@@ -61,6 +61,4 @@ class ConvTranspose(SumOp):
         assert weights is not None
         per_group = np.stack(np.split(weights.astype("int64"), self.groups, axis=0))
         rows = np.moveaxis(per_group, 2, 1).reshape(self.groups * weights.shape[1], -1)
-        return weighted_reach(
-            rows.clip(min=0).sum(1), rows.clip(max=0).sum(1), types[0].integer.range
-        )
+        return weighted_reach(rows.clip(min=0).sum(1), rows.clip(max=0).sum(1), types[0].codes)

@@ -24,5 +24,5 @@ class Div(SumOp):
         return broadcast_shape(self, shapes)
 
     def reach(self, types: Sequence[TensorType], constants: Sequence[Array | None]) -> Range:
-        largest = types[0].integer.range.magnitude << self.fraction_bits
+        largest = types[0].codes.magnitude << self.fraction_bits
         return Range(-largest, largest)

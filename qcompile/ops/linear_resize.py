@@ -62,4 +62,4 @@ class LinearResize(SumOp):
         return math.prod(taps.common() for taps in self.taps)
 
     def reach(self, types: Sequence[TensorType], constants: Sequence[Array | None]) -> Range:
-        return types[0].integer.range.union(Range(0, 0)).scaled(self.common())
+        return types[0].codes.union(Range(0, 0)).scaled(self.common())

@@ -31,5 +31,5 @@ class MatMul(SumOp):
         assert weights is not None
         columns = weights.astype("int64").T
         return weighted_reach(
-            columns.clip(min=0).sum(1), columns.clip(max=0).sum(1), types[0].integer.range
+            columns.clip(min=0).sum(1), columns.clip(max=0).sum(1), types[0].codes
         )

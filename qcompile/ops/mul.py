@@ -18,4 +18,4 @@ class Mul(SumOp):
         return broadcast_shape(self, shapes)
 
     def reach(self, types: Sequence[TensorType], constants: Sequence[Array | None]) -> Range:
-        return (types[0].integer.range * types[1].integer.range).union(Range(0, 0))
+        return (types[0].codes * types[1].codes).union(Range(0, 0))

@@ -39,4 +39,4 @@ class ReduceMean(SumOp):
         return math.prod(shape[axis] for axis in self.axes)
 
     def reach(self, types: Sequence[TensorType], constants: Sequence[Array | None]) -> Range:
-        return types[0].integer.range.union(Range(0, 0)).scaled(self.count(types[0].shape))
+        return types[0].codes.union(Range(0, 0)).scaled(self.count(types[0].shape))

@@ -20,4 +20,4 @@ class Rescale(SumOp):
         return shapes[0]
 
     def reach(self, types: Sequence[TensorType], constants: Sequence[Array | None]) -> Range:
-        return types[0].integer.range.union(Range(0, 0))
+        return types[0].codes.union(Range(0, 0))

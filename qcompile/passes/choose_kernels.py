@@ -152,7 +152,7 @@ def choose(op: Op, types: tuple[TensorType, ...], weights: Array) -> KernelChoic
     if not isinstance(op, SumOp) or op.epilogue is None or op.accumulator is None:
         return FLOAT_KERNELS[alone]
     facts = Facts(
-        inputs=types[0].integer.range.union(Range(0, 0)),
+        inputs=types[0].codes.union(Range(0, 0)),
         weights=Range(min(0, int(weights.min())), max(0, int(weights.max()))),
         sums=op.accumulator.range,
         grouped_alone=alone,

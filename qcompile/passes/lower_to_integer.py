@@ -25,8 +25,9 @@ from qcompile.graph import Graph, Op, Stage, live_ops, sorted_ops
 from qcompile.lowering.epilogue import make_epilogue
 from qcompile.lowering.sums import exact_sum, scale_of
 from qcompile.lowering.tables import exp_table, function_table, rounded_codes
-from qcompile.numerics import Requantize, round_half_up
+from qcompile.numerics import Requantize
 from qcompile.ops import (
+    MOVEMENT,
     Affine,
     ArgMax,
     Dequantize,
@@ -39,6 +40,7 @@ from qcompile.ops import (
     Threshold,
     Transpose,
 )
+from qcompile.ops.code_limits import moved_limits, pad_code
 from qcompile.types import (
     FLOAT32,
     UINT8,
@@ -136,10 +138,11 @@ class _Lowering:
             self.types[name] = TensorType(kind.shape, UINT8, pixels or Quantization.per_tensor(1.0))
             self._float_pixels(name, kind, spec)
             return
-        element, scale = kind.integer, scale_of(self.graph, name)
-        table = rounded_codes(spec.pixel_values(), scale, element)
+        kind, element = _alike(kind), kind.integer
+        table = rounded_codes(spec.pixel_values(), scale_of(self.graph, name), kind)
         if element.storage == np.uint8 and (table == np.arange(256)).all():
-            self.types[name] = kind
+            # What the user passes is limited by its element alone.
+            self.types[name] = dataclasses.replace(kind, limits=None)
             self.codes[name] = name
             return
         data = table[0] if len(table) == 1 else table
@@ -275,6 +278,7 @@ class _Lowering:
 
     def _quantize(self, value: str, kind: TensorType, target: str | None = None) -> str:
         """Codes of a float value in the type `kind`, under the name `target`."""
+        kind = _alike(kind)
         assert kind.quantization is not None
         op = Quantize(
             name=self._fresh(f"{value}/quantize"),
@@ -282,8 +286,8 @@ class _Lowering:
             outputs=(target or self._codes_name(value),),
             inverse=(1 / kind.quantization.scale[0],),
             offset=(0.5,),
-            low=kind.integer.low,
-            high=kind.integer.high,
+            low=kind.codes.low,
+            high=kind.codes.high,
         )
         return self._emit(op, kind)
 
@@ -319,17 +323,20 @@ class _Lowering:
         # Class indices that are moved have no scale, and are results as they are.
         output = op.output if kind.quantization is None else self._codes_name(op.output)
         if isinstance(op, SumOp):
+            # Limits run along axis 1, the constants of a MatMul along the last one.
+            kind = kind if op.channel_axis(kind.rank) == 1 else _alike(kind)
             lowered = self._lower_sum(op, kind, output)
         elif isinstance(op, Pointwise):
+            kind = _alike(kind)
             lowered = self._lower_table(op, kind, output)
         else:
             moved = tuple(self._codes(value, kind) for value in op.inputs)
             lowered = dataclasses.replace(op, inputs=moved, outputs=(output,))
             if isinstance(lowered, Pad):
-                unit = 1 if kind.quantization is None else scale_of(self.graph, op.output)
-                code = round_half_up(Fraction(lowered.value) / unit)
-                code = min(max(code, kind.integer.low), kind.integer.high)
-                lowered = dataclasses.replace(lowered, code=code)
+                lowered = dataclasses.replace(lowered, code=pad_code(lowered, kind))
+            if isinstance(lowered, MOVEMENT):
+                limits = moved_limits(lowered, [self.types[value] for value in moved])
+                kind = dataclasses.replace(kind, limits=limits)
             if isinstance(lowered, Softmax):
                 lowered = self._softmax(lowered, op.inputs[0], kind)
         self.codes[op.output] = self._emit(lowered, kind)
@@ -367,7 +374,7 @@ class _Lowering:
         source = self.graph.types[op.inputs[0]].integer
         scale = scale_of(self.graph, op.inputs[0])
         out_scale = scale_of(self.graph, op.output)
-        data = function_table(op, source, scale, kind.integer, out_scale)
+        data = function_table(op, source, scale, kind, out_scale)
         constant = self._constant(f"{op.name}.table", data, TensorType(data.shape, kind.integer))
         return Lookup(
             name=op.name,
@@ -380,3 +387,10 @@ class _Lowering:
         table = exp_table(self.graph.types[source].integer, scale_of(self.graph, source))
         assert kind.quantization is not None
         return dataclasses.replace(op, table=table, levels=round(1 / kind.quantization.exact()))
+
+
+def _alike(kind: TensorType) -> TensorType:
+    """The type with the same limits for all channels: what writes it has one clamp."""
+    if kind.limits is None or kind.limits.is_per_tensor:
+        return kind
+    return dataclasses.replace(kind, limits=kind.limits.whole())

@@ -59,6 +59,10 @@ def test_extremes() -> None:
         assert (found == total).all()
 
 
-def test_accumulator_is_checked() -> None:
-    with pytest.raises(ValueError, match=r"i6 does not hold sums of -64\.\.56"):
-        GlobalSum(TensorStream(2, 4, 1, IntType(4)), IntType(6))
+@pytest.mark.parametrize("groups", [1, 5])
+def test_accumulators_hold_what_limited_codes_make(groups: int) -> None:
+    """Codes of 0..3 in an element of 8 bits: the sums need 6 bits, not 12."""
+    rng = np.random.default_rng(groups)
+    block = GlobalSum(TensorStream(4, 4, groups, IntType(8)), IntType(6, signed=False))
+    frames = [[rng.integers(0, 3, (16 * groups, 1), endpoint=True)], [np.full((16 * groups, 1), 3)]]
+    check_block(block, rng, inputs=frames)

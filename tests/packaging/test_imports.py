@@ -13,7 +13,7 @@ PACKAGE = ROOT / "qcompile"
 
 LAYERS = (
     {"errors", "types", "numerics"},
-    {"graph"},
+    {"graph", "fixed_point"},
     {
         "ops",
         "plan",
@@ -26,7 +26,7 @@ LAYERS = (
         "devices",
     },
     {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
-    | {"printer", "verifier", "verify_integer", "fold_file"}
+    | {"printer", "verifier", "verify_integer", "verify_limits", "fold_file"}
     | {"importance_file"},
     {"backends"},
     {
