@@ -3,7 +3,7 @@
 Codes follow each other without gaps, least significant bit first: code i of width b occupies bits
 i * b .. i * b + b - 1 of the byte stream. Three kinds of code exist: two's complement, base-3
 digits (five ternary weights in a byte, 1.6 bits each), and indices into a table of the values that
-occur (`pow2` and `binary` weights, whose values are sparse).
+occur (`pow2` and other weights whose values are sparse).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcompile.types import Array, CodebookKind, TensorType
+from qcompile.types import INDEXED, Array, CodebookKind, TensorType
 
 TRITS_PER_BYTE = 5
 
@@ -105,7 +105,7 @@ def pack_weights(codes: Array, kind: TensorType, ternary: TernaryPacking) -> Pac
         if ternary is TernaryPacking.FIVE_PER_BYTE:
             return Packed(Packing.BASE3, 2, codes.size, pack_base3(codes))
         return Packed(Packing.BITS, 2, codes.size, pack_bits(codes, 2))
-    if codebook in (CodebookKind.POW2, CodebookKind.BINARY) and codes.size:
+    if codebook in INDEXED and codes.size:
         values, indices = np.unique(codes, return_inverse=True)
         width = max(1, (len(values) - 1).bit_length())
         if width < bits:
