@@ -82,29 +82,72 @@ def lowered(choices: Sequence[Choice], cost: Cost) -> Iterator[dict[Slot, int]]:
         yield dict(widths)
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A cost and the most it may be.
+
+    Attributes:
+        cost: by widths.
+        most: the budget.
+        fixed: what is spent already, whatever the widths.
+        factor: units of the budget in one unit of the cost.
+    """
+
+    cost: Cost
+    most: float
+    fixed: float = 0.0
+    factor: float = 1.0
+
+    def room(self, widths: Widths) -> float:
+        """What is left of the budget, in units of the cost; negative where it is exceeded."""
+        return (self.most - self.fixed) / self.factor - self.cost.total(widths)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Several costs as one: each in shares of its budget."""
+
+    limits: Sequence[Limit]
+
+    def total(self, widths: Widths) -> float:
+        """1 for each budget that is just used up."""
+        return sum(
+            (limit.cost.total(widths) * limit.factor + limit.fixed) / max(limit.most, 1e-9)
+            for limit in self.limits
+        )
+
+    def change(self, widths: Widths, slot: Slot, bits: int) -> float:
+        """As of `total`."""
+        return sum(
+            limit.cost.change(widths, slot, bits) * limit.factor / max(limit.most, 1e-9)
+            for limit in self.limits
+        )
+
+
 def filled_up(
-    choices: Sequence[Choice], widths: Widths, cost: Cost, budget: float
+    choices: Sequence[Choice], widths: Widths, limits: Sequence[Limit]
 ) -> dict[Slot, int]:
-    """`widths` with more bits wherever `budget` still has room, the largest gain for it first."""
+    """`widths` with more bits wherever all limits have room, the largest gain for it first."""
     result = dict(widths)
-    room = budget - cost.total(result)
+    rooms = [limit.room(result) for limit in limits]
     while True:
-        best: tuple[float, Slot, int, float] | None = None
+        best: tuple[float, Slot, int, list[float]] | None = None
         for choice in choices:
             now = result[choice.slot]
             for bits, error in choice.errors.items():
                 if bits <= now or error >= choice.errors[now]:
                     continue
-                more = cost.change(result, choice.slot, bits)
-                if more > room:
+                more = [limit.cost.change(result, choice.slot, bits) for limit in limits]
+                if any(extra > room for extra, room in zip(more, rooms, strict=True)):
                     continue
-                gain = (choice.errors[now] - error) / max(more, 1e-9)
+                share = sum(e / max(room, 1e-9) for e, room in zip(more, rooms, strict=True))
+                gain = (choice.errors[now] - error) / max(share, 1e-9)
                 if best is None or gain > best[0]:
                     best = gain, choice.slot, bits, more
         if best is None:
             return result
         result[best[1]] = best[2]
-        room -= best[3]
+        rooms = [room - extra for room, extra in zip(rooms, best[3], strict=True)]
 
 
 def uniform(choices: Sequence[Choice], bits: int) -> dict[Slot, int]:
@@ -115,8 +158,8 @@ def uniform(choices: Sequence[Choice], bits: int) -> dict[Slot, int]:
     }
 
 
-def within(choices: Sequence[Choice], cost: Cost, budget: float) -> dict[Slot, int] | None:
-    """The widths with the least summed error that are found at a cost of at most `budget`.
+def within(choices: Sequence[Choice], limits: Sequence[Limit]) -> dict[Slot, int] | None:
+    """The widths with the least summed error that are found within all limits.
 
     Beside those of greed, each uniform width that fits is tried, filled up: greed may miss by one
     step what a uniform plan hits.
@@ -124,12 +167,16 @@ def within(choices: Sequence[Choice], cost: Cost, budget: float) -> dict[Slot, i
     Returns:
         None where even the narrowest plan costs more.
     """
-    starts = [next((w for w in lowered(choices, cost) if cost.total(w) <= budget), None)]
+
+    def holds(widths: Widths) -> bool:
+        return all(limit.room(widths) >= 0 for limit in limits)
+
+    starts = [next(filter(holds, lowered(choices, Shares(limits))), None)]
     starts += [uniform(choices, bits) for bits in sorted({b for c in choices for b in c.errors})]
     plans = [
-        filled_up(choices, widths, cost, budget)
+        filled_up(choices, widths, limits)
         for widths in starts
-        if widths is not None and cost.total(widths) <= budget
+        if widths is not None and holds(widths)
     ]
     return min(plans, key=lambda widths: total_error(choices, widths), default=None)
 

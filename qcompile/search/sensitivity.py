@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from qcompile.graph import Graph
+from qcompile.graph import Graph, Op
 from qcompile.passes.weight_quantizers import quantize_rows
 from qcompile.passes.weight_rows import to_rows
 from qcompile.plan import Format
@@ -47,10 +47,9 @@ def weight_errors(
     result: dict[str, dict[Format, float]] = {}
     for name, allowed in formats.items():
         op = graph.by_name[name]
-        rows = to_rows(op, graph.constants[op.inputs[1]]).astype(np.float64)
+        rows = grouped_rows(graph, op)
         unexplained = _unexplained(covariances[name])
-        rows = rows.reshape(len(unexplained), -1, rows.shape[1])
-        power = max(_power(covariances[name], rows), TINY)
+        power = max(sum_power(covariances[name], rows), TINY)
         errors = {}
         for chosen in allowed:
             rounded = _rounded(rows, chosen)
@@ -58,6 +57,12 @@ def weight_errors(
             errors[chosen] = float(lost / power)
         result[name] = errors
     return result
+
+
+def grouped_rows(graph: Graph, op: Op) -> Array:
+    """The weights of an operator as float64 [groups, rows, columns]."""
+    rows = to_rows(op, graph.constants[op.inputs[1]]).astype(np.float64)
+    return rows.reshape(getattr(op, "groups", 1), -1, rows.shape[1])
 
 
 def _rounded(rows: Array, chosen: Format) -> Array:
@@ -87,10 +92,10 @@ def _unexplained(covariances: Covariances) -> Array:
 def _damping(block: Array) -> Array:
     """For each group, what is added to the diagonal."""
     mean = np.trace(block, axis1=1, axis2=2) / block.shape[-1]
-    return np.maximum(DAMPING * mean, TINY)
+    return np.asarray(np.maximum(DAMPING * mean, TINY))
 
 
-def _power(covariances: Covariances, rows: Array) -> float:
+def sum_power(covariances: Covariances, rows: Array) -> float:
     """tr(W H W'), the variance of the layer's sums."""
     total, first = 0.0, 0
     for block in covariances.blocks:
