@@ -17,6 +17,7 @@ from qcompile.sim import (
     depth_to_space,
     dequantize,
     div,
+    fake_quantize,
     group_norm,
     linear_resize,
     lookup,
@@ -70,6 +71,7 @@ KERNELS: Mapping[type[Op], Kernel] = {
     ops.Softplus: Kernel(pointwise.run_float, None),
     ops.Exp: Kernel(pointwise.run_float, None),
     ops.Lookup: Kernel(lookup.run, lookup.run),
+    ops.FakeQuantize: Kernel(fake_quantize.run_float, None),
     ops.Quantize: Kernel(None, quantize.run_integer),
     ops.Dequantize: Kernel(dequantize.run_float, None),
 }

@@ -20,6 +20,7 @@ from qcompile.ops.dequantize import Dequantize
 from qcompile.ops.div import Div
 from qcompile.ops.elu import Elu
 from qcompile.ops.exp import Exp
+from qcompile.ops.fake_quantize import FakeQuantize
 from qcompile.ops.group_norm import GroupNorm, NormWidths
 from qcompile.ops.hard_sigmoid import HardSigmoid
 from qcompile.ops.hard_swish import HardSwish
@@ -82,6 +83,9 @@ OPERATORS: tuple[type[Op], ...] = (
     Dequantize,
 )
 
+ANNOTATIONS: tuple[type[Op], ...] = (FakeQuantize,)
+"""What imported models say of their values; gone before quantization, so no back end has them."""
+
 POINTWISE: tuple[type[Pointwise], ...] = (
     Sigmoid,
     HardSigmoid,
@@ -105,12 +109,17 @@ MOVEMENT: tuple[type[Op], ...] = (
 )
 """Operators that copy or select codes: input and output share one quantization."""
 
+WEIGHTED: tuple[type[Op], ...] = (Conv, ConvTranspose, MatMul)
+"""Operators with a matrix of trained weights as their second input."""
+
 __all__ = [
+    "ANNOTATIONS",
     "IDENTITY",
     "MOVEMENT",
     "OPERATORS",
     "POINTWISE",
     "RELU",
+    "WEIGHTED",
     "Activation",
     "Add",
     "Affine",
@@ -124,6 +133,7 @@ __all__ = [
     "Div",
     "Elu",
     "Exp",
+    "FakeQuantize",
     "GroupNorm",
     "HardSigmoid",
     "HardSwish",
