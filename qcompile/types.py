@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -304,6 +304,12 @@ class TensorType:
     def codes(self) -> Range:
         """The integers that occur in some channel: the limits, else what the element holds."""
         return self.integer.range if self.limits is None else self.limits.range
+
+    def settled(self) -> TensorType:
+        """Without where its grid came from: after lowering, epilogues say all about rounding."""
+        if self.quantization is None or self.quantization.imported is None:
+            return self
+        return replace(self, quantization=replace(self.quantization, imported=None))
 
     @property
     def storage_bytes(self) -> int:
