@@ -88,8 +88,8 @@ def verify_codes(op: Op, produced: Sequence[Range], output: TensorType) -> None:
 def epilogue_codes(epilogue: Epilogue, sums: Range) -> list[Range]:
     """The codes of each channel that an epilogue makes of sums; one range if all are alike."""
     if not isinstance(epilogue, Thresholds):
-        ends = np.broadcast(np.array(epilogue.lows, object), np.array(epilogue.highs, object))
-        return [Range(low, high) for low, high in ends]
+        lows, highs = np.broadcast_arrays(epilogue.lows, epilogue.highs)
+        return [Range(*ends) for ends in zip(lows.tolist(), highs.tolist(), strict=True)]
     rows = np.broadcast_arrays(*(np.array(row, object) for row in epilogue.thresholds))
     result = []
     for limits in zip(*rows, strict=True):

@@ -29,6 +29,7 @@ from qcompile.ops import (
     SumOp,
     Transpose,
 )
+from qcompile.ops.code_limits import moved_limits
 from qcompile.types import Array, IntType, TensorType
 from tests.op_cases.build import (
     CODES,
@@ -37,6 +38,7 @@ from tests.op_cases.build import (
     activation,
     codes,
     float_type,
+    limited,
     pick,
     random_epilogue,
     several,
@@ -79,7 +81,9 @@ class Growing:
 
     def move(self, op: Op) -> None:
         shape = op.infer_shape([self.types[value].shape for value in op.inputs])
-        self.keep(op, dataclasses.replace(self.types[op.inputs[0]], shape=shape))
+        limits = moved_limits(op, [self.types[value] for value in op.inputs])
+        kind = dataclasses.replace(self.types[op.inputs[0]], shape=shape, limits=limits)
+        self.keep(op, kind)
 
     def sum(self, op: SumOp) -> None:
         kinds = [self.types[value] for value in op.inputs]
@@ -91,7 +95,8 @@ class Growing:
         channels = shape[op.channel_axis(len(shape))]
         epilogue = random_epilogue(self.rng, reach, channels, element, style)
         op = dataclasses.replace(op, epilogue=epilogue, accumulator=IntType.holding(reach))
-        self.keep(op, activation(element, *shape))
+        kind = activation(element, *shape)
+        self.keep(op, limited(kind, epilogue, op.channel_axis(len(shape))))
 
     def weighted(self, op: SumOp, shape: tuple[int, ...], axis: int) -> None:
         kind, data = weights(self.rng, shape, axis, shape[axis])

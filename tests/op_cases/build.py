@@ -26,6 +26,7 @@ from qcompile.types import (
     Array,
     Codebook,
     CodebookKind,
+    CodeLimits,
     IntType,
     Quantization,
     Range,
@@ -45,11 +46,16 @@ class Style(enum.Enum):
     NEGATIVE = "negative"
     NEGATIVE_CHANNEL = "negative_channel"
     WIDE = "wide"
+    CLAMPS = "clamps"
+    CLAMPS_CHANNEL = "clamps_channel"
+    CLAMPS_NEGATIVE = "clamps_negative"
     THRESHOLDS = "thresholds"
     THRESHOLDS_CHANNEL = "thresholds_channel"
 
 
 STYLES = tuple(Style)
+CLAMPED = (Style.CLAMPS, Style.CLAMPS_CHANNEL, Style.CLAMPS_NEGATIVE)
+"""Styles whose limits of the codes differ by channel."""
 CODES: tuple[IntType, ...] = (
     *(IntType(bits, signed) for bits in (2, 3, 4, 5, 6, 7, 8) for signed in (False, True)),
     TERNARY,
@@ -130,19 +136,23 @@ def random_epilogue(
     """An epilogue that maps sums of `reach` to `output`, of the given style."""
     if style in (Style.THRESHOLDS, Style.THRESHOLDS_CHANNEL):
         return _thresholds(rng, reach, channels if style is Style.THRESHOLDS_CHANNEL else 1, output)
-    per_channel = style in (Style.CHANNEL, Style.NEGATIVE_CHANNEL)
-    branched = style in (Style.NEGATIVE, Style.NEGATIVE_CHANNEL)
+    branched = style in (Style.NEGATIVE, Style.NEGATIVE_CHANNEL, Style.CLAMPS_NEGATIVE)
     low = 0 if not branched and rng.random() < 0.3 else output.low
-    rows = [
-        _channel(rng, reach, Range(low, output.high), branched, style is Style.WIDE)
-        for _ in range(channels if per_channel else 1)
-    ]
+    limits = [Range(low, output.high)]
+    if style in (Style.CHANNEL, Style.NEGATIVE_CHANNEL):
+        limits *= channels
+    if style in CLAMPED:
+        limits = _limits(rng, limits[0], channels)
+    if style is Style.CLAMPS:  # all but the limits is alike
+        rows = [_channel(rng, reach, Range(low, output.high), False, True)]
+    else:
+        rows = [_channel(rng, reach, codes, branched, style is Style.WIDE) for codes in limits]
     epilogue = Requantize(
         multipliers=tuple(row.multiplier for row in rows),
         biases=tuple(row.bias for row in rows),
         shifts=tuple(row.shift for row in rows),
-        lows=(low,),
-        highs=(output.high,),
+        lows=tuple(codes.low for codes in limits),
+        highs=tuple(codes.high for codes in limits),
         acc_low=tuple(row.acc_low for row in rows),
         acc_high=tuple(row.acc_high for row in rows),
         negative=NegativeBranch(
@@ -155,6 +165,24 @@ def random_epilogue(
     )
     assert epilogue.product_range().magnitude < 1 << 62, epilogue
     return epilogue
+
+
+def _limits(rng: np.random.Generator, codes: Range, channels: int) -> list[Range]:
+    """Limits within `codes`, others in each channel; at times only one end moves."""
+    ends = np.sort(rng.integers(codes.low, codes.high, (channels, 2), endpoint=True), axis=1)
+    fixed = pick(rng, ("none", "low", "high"))
+    return [
+        Range(codes.low if fixed == "low" else low, codes.high if fixed == "high" else high)
+        for low, high in ends.tolist()
+    ]
+
+
+def limited(kind: TensorType, epilogue: Epilogue, axis: int) -> TensorType:
+    """The output's type with the limits that the epilogue keeps, if they differ by channel."""
+    if not isinstance(epilogue, Requantize) or len(epilogue.lows) == 1:
+        return kind
+    limits = CodeLimits(epilogue.lows, epilogue.highs)
+    return dataclasses.replace(kind, limits=limits if axis == 1 else limits.whole())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,9 +312,8 @@ def sum_case(
     given = feeds or {
         value: codes(rng, kind, fill) for value, kind in types.items() if value not in constants
     }
-    return one_op(
-        f"{name}_{style.value}_{fill}", op, types, constants, activation(element, *shape), given
-    )
+    made = limited(activation(element, *shape), epilogue, axis)
+    return one_op(f"{name}_{style.value}_{fill}", op, types, constants, made, given)
 
 
 def movement_case(

@@ -63,6 +63,9 @@ def sums(op: Any, output: TensorType, acc: Callable[[Position], int]) -> Array:
         assert op.accumulator.low <= value <= op.accumulator.high, "sum outside its accumulator"
         code = finish(op.epilogue, value, position[axis])
         assert output.integer.low <= code <= output.integer.high, "code outside its type"
+        if output.limits is not None:
+            codes = output.limits.at(position[1])
+            assert codes.low <= code <= codes.high, "code outside its limits"
         result[position] = code
     return result
 
