@@ -94,7 +94,7 @@ def map_many(
     try:
         while True:
             for feed in islice(source, 2 * count - len(waiting)):
-                with _spawn_environment():
+                with spawn_environment():
                     waiting.append(pool.submit(_run, dict(feed), taps, reduce))
             if not waiting:
                 return
@@ -137,7 +137,7 @@ def _run(
 
 
 @contextmanager
-def _spawn_environment() -> Iterator[None]:
+def spawn_environment() -> Iterator[None]:
     """While processes start: their BLAS libraries are told to start no threads, and the user's main
     script is hidden, so that it is not executed again in every process (it may lack a `__main__`
     guard)."""
