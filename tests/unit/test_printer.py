@@ -12,6 +12,7 @@ from qcompile.types import (
     UINT8,
     Codebook,
     CodebookKind,
+    CodeLimits,
     IntType,
     Quantization,
     TensorType,
@@ -63,6 +64,7 @@ def test_integer_types_and_epilogues() -> None:
         codes.shape, IntType(3, narrow=True), Quantization((0.1, 0.2, 0.3, 0.4), 0), book
     )
     types["t"] = TensorType((1, 4, 4, 4), IntType(6, signed=False), Quantization.per_tensor(0.25))
+    types["y"] = dataclasses.replace(types["t"], limits=CodeLimits((3, 1, 2, 3), (63, 60, 61, 62)))
     epilogue = Requantize((3,), tuple(range(9)), (4,), (0,), (63,), (-5,), (5,))
     conv = dataclasses.replace(
         CONV, activation=IDENTITY, epilogue=epilogue, accumulator=IntType(17)
@@ -74,6 +76,7 @@ def test_integer_types_and_epilogues() -> None:
     assert lines[1] == "input %x: u8[1,3,8,8] s=0.00392157"
     assert lines[2] == "const @w: i3n[4,3,3,3] s=0.1..0.4 axis=0 uniform:7 1..1"
     assert lines[3].startswith("%t: u6[1,4,4,4] s=0.25 UQ4.2 = Conv 'conv'(%x, @w) epilogue=")
+    assert lines[4].startswith("%y: u6[1,4,4,4] s=0.25 UQ4.2 in 1..63 by channel = Sigmoid")
     assert "biases=[0,1,2,3,4,5,6,7,... 9 in all]" in lines[3]
     assert "accumulator=i17" in lines[3]
 

@@ -30,6 +30,7 @@ from qcompile.types import (
     UINT8,
     Codebook,
     CodebookKind,
+    CodeLimits,
     IntType,
     Quantization,
     TensorType,
@@ -120,6 +121,12 @@ def epilogue(**fields: Any) -> Graph:
     return with_op(integer_graph(), 1, epilogue=dataclasses.replace(EPILOGUE, **fields))
 
 
+def limited(name: str, low: tuple[int, ...], high: tuple[int, ...], **fields: Any) -> Graph:
+    graph = integer_graph()
+    kind = dataclasses.replace(graph.types[name], limits=CodeLimits(low, high), **fields)
+    return with_type(graph, name, kind)
+
+
 def without(graph: Graph, name: str) -> Graph:
     types = {key: kind for key, kind in graph.types.items() if key != name}
     return dataclasses.replace(graph, types=types)
@@ -128,6 +135,11 @@ def without(graph: Graph, name: str) -> Graph:
 def test_sound_graphs_pass() -> None:
     verify(float_graph())
     verify(integer_graph())
+    kept = limited("t", (0, 1, 0, 0), (63, 5, 63, 63))
+    epilogue = dataclasses.replace(EPILOGUE, lows=(0, 2, 0, 0), highs=(63, 5, 63, 63))
+    verify(with_op(kept, 1, epilogue=epilogue))
+    # All sums reach the first threshold, so 0 does not occur.
+    verify(with_op(limited("t", (1,), (2,)), 1, epilogue=Thresholds(((-9000,), (5,)), 0)))
 
 
 @pytest.mark.parametrize("stem", CASES)
@@ -206,6 +218,23 @@ BROKEN = {
     "conv.*clamp is empty": epilogue(acc_low=(0, 0, 7, 0), acc_high=(5,)),
     "conv.*more than 64 bits": epilogue(multipliers=(1 << 60,)),
     "conv.*gives 0..64, outside of the output's type u6": epilogue(highs=(64,)),
+    "conv.*empty output range 7..6": epilogue(lows=(1, 7, 0, 0), highs=(6, 6, 63, 63)),
+    "conv.*2 lows for 4": epilogue(lows=(1, 7)),
+    "conv.*writes codes 0..63 to channel 1, outside of the output's limits 1..63": limited(
+        "t", (0, 1, 0, 0), (63,) * 4
+    ),
+    "conv.*writes codes 1..2 to channel 0, outside of the output's limits 1..1": with_op(
+        limited("t", (1,), (1,)), 1, epilogue=Thresholds(((-9000,), (5,)), 0)
+    ),
+    "pool.*writes codes 0..63 to channel 0, outside of the output's limits 0..62": limited(
+        "p", (0,), (62,)
+    ),
+    "quantize.*writes codes -8..7 to channel 2": limited("q", (-8, -8, -7), (7, 7, 7)),
+    "'t' has limits of 3 channels": limited("t", (0, 0, 0), (63, 63, 63)),
+    "limits 0..64 of value 't' exceed its type u6": limited("t", (0,), (64,)),
+    "'w' exceeds the limits": limited("w", (0,), (6,)),
+    "'y' is f32.*has limits": limited("y", (0,), (6,)),
+    "input 'x' has limits": limited("x", (0,), (6,), element=IntType(6)),
     "conv.*thresholds must ascend": with_op(INTEGER, 1, epilogue=Thresholds(((3,), (2,)), 0)),
     "conv.*needs thresholds": with_op(INTEGER, 1, epilogue=Thresholds((), 0)),
     "pool.*different scales": with_type(
