@@ -1,0 +1,74 @@
+"""Pooling, means and norms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qcompile.exporter.scope import Scope
+from qcompile.ops import AveragePool, GroupNorm, MaxPool, ReduceMean
+
+DILATED_AVERAGE_OPSET = 19
+AXES_INPUT_OPSET = 18
+
+
+def max_pool(op: MaxPool, scope: Scope) -> str:
+    """MaxPool."""
+    return scope.node(
+        "MaxPool",
+        scope.real(),
+        kernel_shape=list(op.kernel),
+        strides=list(op.strides),
+        pads=[*op.pads_begin, *op.pads_end],
+        dilations=list(op.dilations),
+        ceil_mode=int(op.ceil_mode),
+    )
+
+
+def average_pool(op: AveragePool, scope: Scope) -> str:
+    """AveragePool."""
+    attributes: dict[str, Any] = {}
+    if any(step != 1 for step in op.dilations):
+        scope.writer.need(DILATED_AVERAGE_OPSET)
+        attributes["dilations"] = list(op.dilations)
+    return scope.node(
+        "AveragePool",
+        scope.real(),
+        kernel_shape=list(op.kernel),
+        strides=list(op.strides),
+        pads=[*op.pads_begin, *op.pads_end],
+        ceil_mode=int(op.ceil_mode),
+        count_include_pad=int(op.count_include_pad),
+        **attributes,
+    )
+
+
+def reduce_mean(op: ReduceMean, scope: Scope) -> str:
+    """GlobalAveragePool where it is one: the form that all opsets share."""
+    rank = len(scope.shape())
+    if op.keepdims and rank > 2 and op.axes == tuple(range(2, rank)):
+        return scope.node("GlobalAveragePool", scope.real())
+    keepdims = int(op.keepdims)
+    if scope.writer.opset >= AXES_INPUT_OPSET:
+        axes = scope.constant("axes", op.axes, "int64")
+        return scope.node("ReduceMean", scope.real(), axes, keepdims=keepdims)
+    return scope.node("ReduceMean", scope.real(), axes=list(op.axes), keepdims=keepdims)
+
+
+def group_norm(op: GroupNorm, scope: Scope) -> str:
+    """InstanceNormalization; of groups of channels as one long channel each."""
+    shape, rank = scope.shape(), len(scope.shape())
+    scale, shift = scope.floats(1), scope.floats(2)
+    channels = shape[1]
+    gains = [1.0] * channels if scale is None else scale.tolist()
+    shifts = [0.0] * channels if shift is None else shift.tolist()
+    if op.groups == channels:
+        vectors = (scope.constant("gain", gains), scope.constant("shift", shifts))
+        return scope.node("InstanceNormalization", scope.real(), *vectors, epsilon=op.epsilon)
+    joined = scope.constant("groups", (shape[0], op.groups, -1), "int64")
+    x = scope.node("Reshape", scope.real(), joined, part="groups")
+    ones = scope.constant("ones", [1.0] * op.groups)
+    zeros = scope.constant("zeros", [0.0] * op.groups)
+    x = scope.node("InstanceNormalization", x, ones, zeros, epsilon=op.epsilon)
+    x = scope.node("Reshape", x, scope.constant("shape", shape, "int64"), part="channels")
+    x = scope.node("Mul", x, scope.by_channel("gain", gains, 1, rank), part="gain")
+    return scope.node("Add", x, scope.by_channel("shift", shifts, 1, rank), part="shift")

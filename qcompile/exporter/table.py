@@ -1,0 +1,48 @@
+"""Which function exports which operator. `Lookup`, `Quantize` and `Dequantize` exist only after
+lowering, so no quantized graph has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from qcompile import ops
+from qcompile.exporter.operators import functions, movement, resize, sums, windows
+from qcompile.exporter.scope import Scope
+from qcompile.graph import Op
+
+Emitter = Callable[[Any, Scope], str]
+
+EMITTERS: Mapping[type[Op], Emitter] = {
+    ops.Conv: sums.conv,
+    ops.ConvTranspose: sums.conv_transpose,
+    ops.MatMul: sums.matmul,
+    ops.Affine: sums.affine,
+    ops.Rescale: sums.rescale,
+    ops.Add: sums.add,
+    ops.Mul: sums.mul,
+    ops.Div: sums.div,
+    ops.AveragePool: windows.average_pool,
+    ops.ReduceMean: windows.reduce_mean,
+    ops.LinearResize: resize.linear_resize,
+    ops.GroupNorm: windows.group_norm,
+    ops.MaxPool: windows.max_pool,
+    ops.NearestResize: resize.nearest_resize,
+    ops.Concat: movement.concat,
+    ops.Pad: movement.pad,
+    ops.Slice: movement.slice_,
+    ops.Transpose: movement.transpose,
+    ops.Reshape: movement.reshape,
+    ops.DepthToSpace: movement.depth_to_space,
+    ops.Softmax: functions.softmax,
+    ops.ArgMax: functions.arg_max,
+    ops.Threshold: functions.threshold,
+    ops.Sigmoid: functions.same_name,
+    ops.HardSigmoid: functions.hard_sigmoid,
+    ops.HardSwish: functions.same_name,
+    ops.Silu: functions.silu,
+    ops.Tanh: functions.same_name,
+    ops.Elu: functions.elu,
+    ops.Softplus: functions.same_name,
+    ops.Exp: functions.same_name,
+}
