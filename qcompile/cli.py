@@ -16,6 +16,7 @@ import click
 from qcompile.commands.prune_flags import prune_fields, prune_flags
 from qcompile.errors import GateError, QCompileError, UsageError, VerificationError
 from qcompile.hdl_options import FifoPolicy
+from qcompile.onnx_options import OnnxInput, OnnxWeights
 from qcompile.options import (
     QUANTIZERS,
     InputChoice,
@@ -86,8 +87,9 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option(
     "--target",
-    metavar="c|hdl|sim",
-    help="C program, accelerator for FPGAs, or the network for the simulator.  [c]",
+    metavar="c|hdl|sim|qdq|qcdq|qonnx",
+    help="C program, accelerator for FPGAs, the network for the simulator, or a quantised ONNX "
+    "model.  [c]",
 )
 @click.option(
     "--wbits",
@@ -197,6 +199,16 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
     default=None,
     help="Synthesise what was written for --device and report area and clock (hdl).",
 )
+@click.option(
+    "--onnx-input",
+    type=_values(OnnxInput),
+    help="What an ONNX model takes: the floats of MODEL.onnx, or pixels.  [float32]",
+)
+@click.option(
+    "--onnx-weights",
+    type=_values(OnnxWeights),
+    help="Storage of weights of at most 4 bits (qdq); int4 needs opset 21.  [int8]",
+)
 @click.option("--seed", type=int, help="Of everything that is drawn at random.  [0]")
 @click.option(
     "--workers", type=int, metavar="N", help="Processes for evaluation; 0: all cores.  [0]"
@@ -273,6 +285,8 @@ def _options(given: dict[str, Any]) -> CompileOptions:
         "output_kind": OutputKind,
         "range_method": RangeMethod,
         "fifos": FifoPolicy,
+        "onnx_input": OnnxInput,
+        "onnx_weights": OnnxWeights,
     }
     for name, convert in converters.items():
         if flags[name] is not None:

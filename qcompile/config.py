@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from qcompile.errors import UsageError
 from qcompile.hdl_options import FOLD_FILE, HDL_DEFAULTS, FifoPolicy
+from qcompile.onnx_options import ONNX_DEFAULTS, ONNX_TARGETS, OnnxInput, OnnxWeights
 from qcompile.options import (
     CompileOptions,
     InputChoice,
@@ -68,6 +69,7 @@ OPTION_KEYS = (
     "device",
     "fifos",
     "synth",
+    *ONNX_DEFAULTS,
     "prune",
     *(key for key in PRUNE_DEFAULTS if key not in (*_INTEGERS, *_PATHS)),
     *_INTEGERS,
@@ -143,11 +145,16 @@ def resolve(flags: Mapping[str, Any]) -> CompileOptions:
 
 
 def _for_target(base: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a file; the plan of an accelerator also serves for another target, without
-    what is about hardware."""
-    if given.get("target", Target.HDL) is Target.HDL or base.get("target") is not Target.HDL:
-        return base
-    return {name: value for name, value in base.items() if name not in HDL_DEFAULTS}
+    """The options of a file; the plan of an accelerator or ONNX model also serves for another
+    target, without what is about hardware or the model."""
+    before = base.get("target")
+    after = given.get("target", before)
+    dropped: set[str] = set()
+    if before is Target.HDL and after is not Target.HDL:
+        dropped |= set(HDL_DEFAULTS)
+    if before is not None and before is not after and before.value in ONNX_TARGETS:
+        dropped |= set(ONNX_DEFAULTS)
+    return {name: value for name, value in base.items() if name not in dropped}
 
 
 def plan_text(
@@ -190,7 +197,11 @@ def plan_text(
 def options_table(options: CompileOptions) -> dict[str, Any]:
     """The options that decide what is emitted, as plain values (also for the report)."""
     result: dict[str, Any] = {}
-    keys = PLAN_KEYS if options.target is not Target.HDL else (*PLAN_KEYS, *HDL_KEYS)
+    keys: tuple[str, ...] = PLAN_KEYS
+    if options.target is Target.HDL:
+        keys = (*keys, *HDL_KEYS)
+    if options.target.value in ONNX_TARGETS:
+        keys = (*keys, *ONNX_DEFAULTS)
     for key in keys:
         value = getattr(options, key)
         if value is None or (key in PRUNE_DEFAULTS and value == PRUNE_DEFAULTS[key]):
@@ -266,6 +277,8 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
         ("output_kind", OutputKind),
         ("range_method", RangeMethod),
         ("fifos", FifoPolicy),
+        ("onnx_input", OnnxInput),
+        ("onnx_weights", OnnxWeights),
         ("prune_method", PruneMethod),
         ("prune_scope", PruneScope),
         ("prune_constants", PruneConstants),

@@ -19,6 +19,7 @@ from qcompile.budget_options import check_budgets
 from qcompile.entry_name import check_entry
 from qcompile.errors import UsageError
 from qcompile.hdl_options import FifoPolicy, check_hdl
+from qcompile.onnx_options import OnnxInput, OnnxWeights, check_onnx
 from qcompile.prune_options import (
     PruneConstants,
     PruneMethod,
@@ -41,11 +42,15 @@ SMALLEST_SCALE, LARGEST_SCALE = 2.0**-100, 2.0**100
 
 
 class Target(enum.Enum):
-    """What is written: a C program, an accelerator, or the integer network for the simulator."""
+    """What is written: a C program, an accelerator, the integer network for the simulator, or an
+    ONNX model for other tools."""
 
     C = "c"
     HDL = "hdl"
     SIM = "sim"
+    QDQ = "qdq"
+    QCDQ = "qcdq"
+    QONNX = "qonnx"
 
 
 class InputChoice(enum.Enum):
@@ -82,6 +87,8 @@ _CHOICES: Mapping[str, type[enum.Enum]] = {
     "output_kind": OutputKind,
     "range_method": RangeMethod,
     "fifos": FifoPolicy,
+    "onnx_input": OnnxInput,
+    "onnx_weights": OnnxWeights,
     "prune_method": PruneMethod,
     "prune_scope": PruneScope,
     "prune_constants": PruneConstants,
@@ -219,6 +226,8 @@ class CompileOptions:
     fold: Path | None = None
     fifos: FifoPolicy = FifoPolicy.RATE
     synth: bool = False
+    onnx_input: OnnxInput = OnnxInput.FLOAT32
+    onnx_weights: OnnxWeights = OnnxWeights.INT8
     seed: int = 0
     workers: int = 0
     verbosity: int = 0
@@ -258,6 +267,7 @@ class CompileOptions:
                 )
         check_entry(self.entry, hdl=self.target is Target.HDL)
         check_hdl(self)
+        check_onnx(self)
         check_budgets(self)
         check_prune(self)
         if self.data is None and (self.min_dice is not None or self.max_dice_drop is not None):
@@ -342,7 +352,8 @@ def parse_target(text: str) -> Target:
     try:
         return Target(text)
     except ValueError:
-        raise UsageError(f"--target: '{text}' is no target; use c, hdl or sim") from None
+        allowed = ", ".join(target.value for target in Target)
+        raise UsageError(f"--target: '{text}' is no target; use one of {allowed}") from None
 
 
 def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:

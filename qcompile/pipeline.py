@@ -30,6 +30,7 @@ from qcompile.evaluate import Evaluation, evaluate
 from qcompile.feeds import Feed, choose_input_kind, float_feed, integer_feed
 from qcompile.graph import Graph
 from qcompile.importer import declared_shapes, import_model
+from qcompile.onnx_options import ONNX_TARGETS
 from qcompile.options import CompileOptions, InputChoice
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.passes.base import Dump, Pass, run_passes
@@ -47,6 +48,7 @@ from qcompile.passes.quantize_activations import QuantizeActivations, resolved_p
 from qcompile.passes.quantize_weights import QuantizeWeights
 from qcompile.passes.recognise_group_norm import RecogniseGroupNorm
 from qcompile.passes.recognise_silu import RecogniseSilu
+from qcompile.passes.round_scales import RoundScales
 from qcompile.passes.select_output import SelectOutput
 from qcompile.plan import Plan
 from qcompile.printer import print_graph
@@ -93,6 +95,11 @@ def quantize_passes(
         QuantizeWeights(plan),
         QuantizeActivations(plan, specs, calibration, options.range_method),
     )
+
+
+def export_passes(options: CompileOptions) -> tuple[Pass, ...]:
+    """What ONNX files need, whose scales are float32."""
+    return (RoundScales(),) if options.target.value in ONNX_TARGETS else ()
 
 
 def lower_passes(specs: Mapping[str, InputSpec]) -> tuple[Pass, ...]:
@@ -170,6 +177,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             plan = mean_bits_plan(compressed, plan, feeds, options, run.stage("widths"))
     with run.timed("quantize"):
         passes = quantize_passes(options, plan, specs, calibration)
+        passes += export_passes(options)
         quantized = run_passes(compressed, passes, run.dump)
         plan = resolved_plan(quantized, plan)
         integer = run_passes(quantized, lower_passes(specs), run.dump)
@@ -177,7 +185,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     feeds = [integer_feed(feed, integer, specs) for feed in source.feeds]
     with run.timed("emit"):
         sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
-        emitted = emit(integer, options, _metadata(model, sha256, options), feeds)
+        emitted = emit(integer, options, _metadata(model, sha256, options), feeds, quantized, specs)
     details = {}
     if options.verify:
         with run.timed("verify"):

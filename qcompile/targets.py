@@ -11,9 +11,11 @@ from typing import Any, Protocol
 from qcompile.backends.artifacts import Artifacts
 from qcompile.backends.c.backend import CBackend, CProgram
 from qcompile.backends.c.verify import verify
+from qcompile.boundary import InputSpec
 from qcompile.errors import VerificationError
 from qcompile.feeds import Feed
 from qcompile.graph import Graph
+from qcompile.onnx_options import ONNX_TARGETS
 from qcompile.options import CompileOptions, Target
 from qcompile.report.hardware import HardwareReport
 from qcompile.sim.compare import compare_runs
@@ -126,7 +128,12 @@ class EmittedNetwork:
 
 
 def emit(
-    graph: Graph, options: CompileOptions, metadata: Mapping[str, str], feeds: Sequence[Feed]
+    graph: Graph,
+    options: CompileOptions,
+    metadata: Mapping[str, str],
+    feeds: Sequence[Feed],
+    quantized: Graph,
+    specs: Mapping[str, InputSpec],
 ) -> Emitted:
     """The files of `options.target`.
 
@@ -135,6 +142,8 @@ def emit(
         options: choose the target and its names.
         metadata: what the files say of their origin.
         feeds: inputs of the integer graph; the first few become test vectors.
+        quantized: the same network before lowering: what is exported as ONNX.
+        specs: what the pixels of each input mean.
 
     Raises:
         UnsupportedError: the target refuses operators; lists all of them.
@@ -143,6 +152,10 @@ def emit(
         from qcompile.target_hdl import emit_hdl
 
         return emit_hdl(graph, options, metadata, feeds)
+    if options.target.value in ONNX_TARGETS:
+        from qcompile.target_onnx import emit_onnx
+
+        return emit_onnx(quantized, graph, specs, options, metadata)
     executor = Executor(graph)
     vectors: list[Mapping[str, Array]] = [
         {**feed, **executor.run(feed)} for feed in feeds[:VECTORS]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from qcompile.report.columns import NOTHING, count_text
 from qcompile.report.document import Report, Totals
 
@@ -68,7 +71,13 @@ def dice_rows(report: Report) -> list[tuple[str, ...]]:
     return rows
 
 
-_TARGETS = {"c": "C", "hdl": "hardware"}
+_TARGETS = {
+    "c": "C",
+    "hdl": "hardware",
+    "qdq": "the ONNX model",
+    "qcdq": "the ONNX model",
+    "qonnx": "the ONNX model",
+}
 
 
 def verification_text(report: Report) -> str:
@@ -78,13 +87,30 @@ def verification_text(report: Report) -> str:
         return f"not verified (--verify compares {what} with the simulator)"
     if not report.verified:
         return f"VERIFICATION FAILED: {what} and simulator differ"
-    difference = report.details.get("float_largest_difference")
+    details = report.details
+    if "onnx_codes" in details:
+        return (
+            f"verified in onnxruntime: each operator by itself gives the simulator's codes, with "
+            f"{details['onnx_codes_one_step_off']:,} of {details['onnx_codes']:,} one step off "
+            f"(docs/onnx-export.md); {_whole_model(details)}"
+        )
+    difference = details.get("float_largest_difference")
     if difference is None:
         return f"verified: {what} and simulator agree in every element"
     return (
         f"verified: {what} and simulator agree in every integer; floats differ by at most "
         f"{difference:.2g}, relatively (limit {report.details.get('float_limit')})"
     )
+
+
+def _whole_model(details: Mapping[str, Any]) -> str:
+    """How much of the outputs of a whole ONNX model differs."""
+    if "onnx_classes" in details:
+        differing, total = details["onnx_classes_differing"], details["onnx_classes"]
+        return f"the whole model's class maps differ in {differing:,} of {total:,} pixels"
+    differing, total = details["onnx_output_codes_differing"], details["onnx_output_codes"]
+    steps = details["onnx_output_largest_steps"]
+    return f"{differing:,} of {total:,} codes of the whole model's output differ, by up to {steps}"
 
 
 def calibration_text(report: Report) -> str:
