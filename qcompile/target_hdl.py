@@ -56,28 +56,33 @@ def emit_hdl(
     graph: Graph, options: CompileOptions, metadata: Mapping[str, str], feeds: Sequence[Feed]
 ) -> EmittedHdl:
     """The accelerator of an integer graph; arguments and errors as `targets.emit`."""
-    device = DEVICES[options.device] if options.device is not None else None
-    backend = HdlBackend(
-        options.entry,
-        device,
-        options.clock,
-        options.target_fps,
-        options.multipliers,
-        options.fold,
-        options.fifos,
-    )
+    backend = hdl_backend(options)
     problems = backend.check(graph)
     executor = Executor(graph)
     vectors = [] if problems else [{**f, **executor.run(f, taps="all")} for f in feeds[:VECTORS]]
     program = backend.emit(graph, metadata, vectors)
     synthesis = None
     if options.synth:
+        device = backend.device
         assert device is not None
         request = program.request
         verilog = program.artifacts.files[f"{options.entry}.v"]
         assert isinstance(verilog, str)
         synthesis = synthesize(verilog, request.top, device, clock=options.clock, clock_port="aclk")
     return EmittedHdl(graph, program, options, synthesis)
+
+
+def hdl_backend(options: CompileOptions) -> HdlBackend:
+    """The back end as the options set it up."""
+    return HdlBackend(
+        options.entry,
+        DEVICES[options.device] if options.device is not None else None,
+        options.clock,
+        options.target_fps,
+        options.multipliers,
+        options.fold,
+        options.fifos,
+    )
 
 
 def hardware_report(

@@ -182,7 +182,7 @@ class HdlBackend:
         metadata = {**(metadata or {}), "fifos": self.fifos.value, **device}
         request = self._request(graph, plan, metadata, vectors)
         if self.device is not None:
-            self._check_fit(plan, request, self.device)
+            self._check_fit(plan, request.estimate, self.device)
         files = {
             **emit(request).files,
             NETWORK_FILE: network_bytes(graph, metadata),
@@ -265,12 +265,24 @@ class HdlBackend:
             build=zlib.crc32(text.encode()),
         )
 
-    def _check_fit(self, plan: HdlPlan, request: EmitRequest, device: Device) -> None:
+    def needs(self, plan: HdlPlan) -> Mapping[str, int]:
+        """What a plan takes of the device, by formula; nothing without a device.
+
+        Raises:
+            QCompileError: that is more than it has.
+        """
+        if self.device is None:
+            return {}
+        areas = self._areas(plan)
+        estimate = total((*areas.values(), *self._ends(plan))).to_dict()
+        self._check_fit(plan, estimate, self.device)
+        return estimate
+
+    def _check_fit(self, plan: HdlPlan, needs: Mapping[str, int], device: Device) -> None:
         """
         Raises:
             QCompileError: the device holds too little; says what is lacking, and what to do.
         """
-        needs = request.estimate
         rows = (
             ("multipliers", needs["multipliers"], device.multipliers, 1.0),
             ("block RAMs (estimated)", needs["ram_blocks"], device.ram_blocks, 1.0),
