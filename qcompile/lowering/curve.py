@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from qcompile.errors import Unsupported, UnsupportedError
 from qcompile.graph import Op
-from qcompile.numerics import MULTIPLIER_ERROR, imported_error, rounding_offsets
+from qcompile.numerics import MULTIPLIER_ERROR, imported_error, round_half_up, rounding_offsets
 from qcompile.types import Range, TensorType
 
 HALF = Fraction(1, 2)
@@ -41,6 +41,26 @@ class Curve:
     def first_line(self) -> Line:
         """The line at the most negative sums."""
         return self.above if self.pivot is None else self.below
+
+
+def straight(curve: Curve, codes: Range) -> Curve:
+    """The curve without a bend that the clamp to `codes` makes in any case.
+
+    A norm behind a ReLU is level on one side. If the other line, continued to that side, goes
+    beyond the first code and the level one lies at it, the clamp turns the one into the other.
+    """
+    if curve.pivot is None:
+        return curve
+    for level, other, is_below in (
+        (curve.below, curve.above, True),
+        (curve.above, curve.below, False),
+    ):
+        if level.slope == 0 and other.slope != 0:
+            code = round_half_up(level.offset)
+            sinks = (other.slope > 0) == is_below
+            if code <= codes.low if sinks else code >= codes.high:
+                return Curve(other, other, None)
+    return curve
 
 
 Offsets = tuple[Fraction, Fraction]

@@ -9,7 +9,16 @@ from fractions import Fraction
 
 from qcompile.errors import Unsupported, UnsupportedError
 from qcompile.graph import Op
-from qcompile.lowering.curve import HALF, Accuracy, Curve, Line, Offsets, accuracy_of, signed
+from qcompile.lowering.curve import (
+    HALF,
+    Accuracy,
+    Curve,
+    Line,
+    Offsets,
+    accuracy_of,
+    signed,
+    straight,
+)
 from qcompile.numerics import (
     Epilogue,
     NegativeBranch,
@@ -59,7 +68,7 @@ def make_epilogue(
     limits = output.limits or CodeLimits((output.integer.low,), (output.integer.high,))
     act = activation
     count = max(map(len, (units, biases, act.slope, act.gain, act.shift, limits.low)))
-    curves = [_curve(_at(units, c), _at(biases, c), act, c, scale) for c in range(count)]
+    curves = [curve_of(_at(units, c), _at(biases, c), act, c, scale) for c in range(count)]
     kind = output.codebook.kind if output.codebook else CodebookKind.UNIFORM
     if kind is CodebookKind.BINARY:
         _check_binary(op, curves, limits)
@@ -67,6 +76,8 @@ def make_epilogue(
     codes = [_codes(limits.at(c), act, is_relu, scale) for c in range(count)]
     if kind is CodebookKind.TERNARY and all(_rises(curve) for curve in curves):
         return _ternary(curves, codes, reach)
+    if output.quantization.imported is None:
+        curves = [straight(curve, ends) for curve, ends in zip(curves, codes, strict=True)]
     accuracy = accuracy_of(output, codes)
     return _requantize([signed(op, c, reach, accuracy) for c in curves], codes, reach, accuracy)
 
@@ -92,9 +103,11 @@ def _plain(activation: Activation) -> bool:
     return activation.gain == (1.0,) and activation.shift == (0.0,)
 
 
-def _curve(
+def curve_of(
     unit: Fraction, bias: Fraction, activation: Activation, channel: int, scale: Fraction
 ) -> Curve:
+    """activation(acc * unit + bias) of one channel, in steps of `scale`."""
+
     def real(values: tuple[float, ...]) -> Fraction:
         return Fraction(values[channel if len(values) > 1 else 0])
 
@@ -129,14 +142,14 @@ def _requantize(
         ]
 
     per_channel = channels(None)
-    common = _join(channels(max(part.shifts[0] for part in per_channel)))
-    separate = _join(per_channel)
+    common = join_channels(channels(max(part.shifts[0] for part in per_channel)))
+    separate = join_channels(per_channel)
     common_fits = INT32.contains(common.product_range())
     separate_helps = len(separate.shifts) > 1 and INT32.contains(separate.product_range())
     return separate if separate_helps and not common_fits else common
 
 
-def _join(parts: Sequence[Requantize]) -> Requantize:
+def join_channels(parts: Sequence[Requantize]) -> Requantize:
     """Channels side by side; vectors that are alike shrink to one entry."""
 
     def vector(get: Callable[[Requantize], int]) -> tuple[int, ...]:

@@ -103,9 +103,29 @@ def test_a_norm_behind_a_relu_starts_at_its_shift() -> None:
     epilogue = make_epilogue(OP, [Fraction(1, 4)], [Fraction(0)], activation, kind, Range(-50, 50))
     assert isinstance(epilogue, Requantize)
     assert epilogue.lows == starts
+    assert epilogue.negative is None
     for channel, start in enumerate(starts):
         found = [finish(epilogue, acc, channel) for acc in range(-50, 51)]
         assert found == [start + min(max(acc, 0), 7) for acc in range(-50, 51)]
+
+
+@pytest.mark.parametrize("unit", [Fraction(1, 4), Fraction(-1, 4)])
+@pytest.mark.parametrize("gain", [1.0, -1.0])
+@pytest.mark.parametrize(("low", "high"), [(-9, 9), (3, 9), (-9, 3), (2, 9), (4, 9), (-9, 2)])
+def test_a_bend_goes_where_the_clamp_makes_it(
+    unit: Fraction, gain: float, low: int, high: int
+) -> None:
+    """gain * relu(z) + 3 steps, z being one step a sum: only limits that begin or end at 3 or
+    cut more off make the bend."""
+    kind = limited((low,), (high,))
+    activation = Activation(slope=(0.0,), gain=(gain,), shift=(0.75,))
+    epilogue = make_epilogue(OP, [unit], [Fraction(0)], activation, kind, Range(-20, 20))
+    assert isinstance(epilogue, Requantize)
+    assert (epilogue.negative is None) == (low >= 3 if gain > 0 else high <= 3)
+    for acc in range(-20, 21):
+        z = acc if unit > 0 else -acc
+        wanted = min(max(3 + int(gain) * max(z, 0), low), high)
+        assert finish(epilogue, acc, 0) == wanted
 
 
 def test_limits_that_are_alike_stay_one_entry() -> None:
