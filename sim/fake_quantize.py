@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from qcompile.ops import FakeQuantize
-from qcompile.types import Array, Rounding, TensorType
+from qcompile.ops.fake_quantize import rounded
+from qcompile.types import Array, TensorType
 
 
 def run_float(op: FakeQuantize, inputs: Sequence[Array], output: TensorType) -> Array:
@@ -15,34 +16,9 @@ def run_float(op: FakeQuantize, inputs: Sequence[Array], output: TensorType) -> 
     x = inputs[0]
     scale = x.dtype.type(op.scale)
     if op.binary:
-        return np.where(x >= 0, scale, -scale)
+        return np.asarray(np.where(x >= 0, scale, -scale))
     with np.errstate(over="ignore"):
-        steps: Array = x / scale
-    codes = ROUNDINGS[op.rounding](steps)
+        codes = rounded(x / scale, op.rounding)
     np.clip(codes, x.dtype.type(op.low), x.dtype.type(op.high), out=codes)
     codes *= scale
     return codes
-
-
-def _up(x: Array) -> Array:
-    return np.asarray(np.copysign(np.ceil(np.abs(x)), x))
-
-
-def _half_up(x: Array) -> Array:
-    return np.asarray(np.copysign(np.floor(np.abs(x) + x.dtype.type(0.5)), x))
-
-
-def _half_down(x: Array) -> Array:
-    return np.asarray(np.copysign(np.ceil(np.abs(x) - x.dtype.type(0.5)), x))
-
-
-ROUNDINGS: Mapping[Rounding, Callable[[Array], Array]] = {
-    Rounding.HALF_EVEN: np.rint,
-    Rounding.HALF_UP: _half_up,
-    Rounding.HALF_DOWN: _half_down,
-    Rounding.UP: _up,
-    Rounding.DOWN: np.trunc,
-    Rounding.CEIL: np.ceil,
-    Rounding.FLOOR: np.floor,
-}
-"""As in QONNX: HALF_UP and UP go away from zero, HALF_DOWN and DOWN towards it."""

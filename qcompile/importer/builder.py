@@ -9,11 +9,20 @@ import numpy as np
 
 from qcompile.errors import ModelError
 from qcompile.graph import Graph, Op, Stage, live_ops
+from qcompile.importer.codes import CodeFormat, channel_scales
 from qcompile.importer.names import Names
 from qcompile.importer.node import Node
 from qcompile.importer.tensors import MAX_WEIGHT_BYTES, TensorReader
 from qcompile.ops.reshape import Reshape
-from qcompile.types import FLOAT32, Array, Element, Shape, TensorType
+from qcompile.types import (
+    FLOAT32,
+    Array,
+    Element,
+    Quantization,
+    Rounding,
+    Shape,
+    TensorType,
+)
 
 MAX_ELEMENTS = 1 << 28
 """Most elements of a tensor: 1 GiB as float32; hostile shapes end here."""
@@ -52,6 +61,12 @@ class Builder:
         self.constants: dict[str, Array] = {}
         self._values: dict[str, str] = {}
         self._data: dict[str, Array] = {}
+        self.codes: dict[str, CodeFormat] = {}
+        """ONNX values of codes that are computed at run time; the graph has their real numbers."""
+        self.scales: dict[str, Array] = {}
+        """Known data that lie on a grid: the scale of every element, of the data's shape."""
+        self.input_codes: dict[str, tuple[int, int]] = {}
+        """Network inputs of integers: the least and the greatest number of their type."""
         self._pixels: set[str] = set()
         self._names = Names(reserved)
         self._op_names = Names(node_names)
@@ -192,6 +207,41 @@ class Builder:
         self.types[name] = TensorType(tuple(np.shape(data)))
         return name
 
+    def weights(
+        self,
+        node: Node,
+        base: str,
+        data: Array,
+        axis: int,
+        groups: int = 1,
+        scales: Array | None = None,
+    ) -> str:
+        """`constant` for a vector or matrix of weights, which may lie on a grid.
+
+        Args:
+            node: reads them.
+            base: their ONNX name.
+            data: the real numbers.
+            axis: output channels (within a group, if there are several).
+            groups: that lie one after another on axis 0.
+            scales: the scale of every element; None if the numbers are on no grid.
+
+        Raises:
+            UnsupportedError: weights of one output channel have different scales.
+        """
+        name = self.constant(node, base, data)
+        if scales is None:
+            return name
+        vector = channel_scales(scales, axis, groups)
+        if vector is None:
+            node.refuse(
+                f"'{base}' has different scales within an output channel",
+                f"quantise it per tensor, or along axis {axis}",
+            )
+        kind = Quantization(vector, axis, Rounding.HALF_EVEN)
+        self.types[name] = TensorType(data.shape, FLOAT32, kind)
+        return name
+
     def emit(self, op: Op, element: Element = FLOAT32) -> None:
         """Adds an operator; its output's shape is inferred and checked.
 
@@ -220,11 +270,16 @@ class Builder:
         """The data of an ONNX value is known."""
         self._data[onnx_value] = data
 
-    def add_input(self, name: str, kind: TensorType, pixels: bool) -> None:
+    def add_input(self, name: str, kind: TensorType, integers: tuple[int, int] | None) -> None:
         self.types[name] = kind
         self._values[name] = name
-        if pixels:
+        if integers is not None:
             self._pixels.add(name)
+            self.input_codes[name] = integers
+
+    def release_pixels(self, value: str) -> None:
+        """A network input stands for real numbers from now on."""
+        self._pixels.discard(value)
 
     def add_phantom(self, name: str, shape: Shape) -> None:
         """A value that an unsupported node would write: later nodes can still be checked."""

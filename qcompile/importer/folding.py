@@ -162,6 +162,26 @@ def fold(node: Node, builder: Builder) -> None:
             builder.know(value, data)
 
 
+MOVES = frozenset(
+    {"Cast", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+)
+"""Operators whose result has the elements of the first input, which stay on their grid."""
+
+
+def fold_scales(node: Node, builder: Builder) -> None:
+    """The scales of a folded node's result, where its operator only moves numbers."""
+    scales = builder.scales.get(node.inputs[0])
+    if scales is None or node.operator not in MOVES:
+        return
+    if node.operator in ("Cast", "Identity"):
+        builder.scales[node.output] = scales
+        return
+    feeds = {value: builder.data(value) for value in node.inputs[1:] if value}
+    feeds[node.inputs[0]] = np.ascontiguousarray(scales)
+    known = {value: data for value, data in feeds.items() if data is not None}
+    (builder.scales[node.output],) = _evaluate(node, known)
+
+
 def _evaluate(node: Node, feeds: Mapping[str, Array]) -> list[Array]:
     from onnx.reference import ReferenceEvaluator  # a slow import that many models do not need
 

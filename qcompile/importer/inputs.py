@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import TensorProto
 
 from qcompile.errors import ModelError, UsageError
-from qcompile.importer.tensors import element_name
+from qcompile.importer.codes import element_codes
+from qcompile.importer.tensors import DTYPES, element_name
 from qcompile.types import Shape
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
@@ -25,11 +27,11 @@ INTEGERS = (
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A graph input; `pixels` if its elements are integers."""
+    """A graph input; `integers` is the range of its elements if they are integers."""
 
     name: str
     shape: Shape
-    pixels: bool
+    integers: tuple[int, int] | None
 
 
 def resolve_inputs(
@@ -72,7 +74,7 @@ def resolve_inputs(
                 f"input '{value.name}': its shape {list(shape)} has batch {shape[0]}, only batch 1 "
                 f"is supported; export with batch 1 or a dynamic batch"
             )
-        result.append(Input(value.name, tuple(shape), _is_integer(value)))
+        result.append(Input(value.name, tuple(shape), _integers(value)))
     return tuple(result)
 
 
@@ -95,14 +97,14 @@ def dimensions(value: onnx.ValueInfoProto) -> list[int | str] | None:
     return dims
 
 
-def _is_integer(value: onnx.ValueInfoProto) -> bool:
+def _integers(value: onnx.ValueInfoProto) -> tuple[int, int] | None:
     kind = value.type.tensor_type.elem_type
     if kind not in FLOATS and kind not in INTEGERS:
         raise ModelError(
             f"input '{value.name}' has elements of type {element_name(kind)}; "
             f"use float32 or uint8 inputs"
         )
-    return kind in INTEGERS
+    return element_codes(np.dtype(DTYPES[kind])) if kind in INTEGERS else None
 
 
 def _check_given(name: str, dims: list[int | str] | None, shape: Shape) -> None:

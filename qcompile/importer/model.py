@@ -12,13 +12,14 @@ import onnx
 from qcompile.errors import ModelError, ShapeError, Unsupported, UnsupportedError
 from qcompile.graph import Graph
 from qcompile.importer.builder import Builder, check_size
-from qcompile.importer.folding import fold, is_foldable
+from qcompile.importer.folding import fold, fold_scales, is_foldable
 from qcompile.importer.functions import inline_functions
 from qcompile.importer.inputs import dimensions, resolve_inputs
 from qcompile.importer.names import Names
 from qcompile.importer.node import IMPORTER, make_node
+from qcompile.importer.operators.quantize import convert_codes
 from qcompile.importer.protobuf import check_text, opset_version, read_model
-from qcompile.importer.table import ADVICE, CONVERTERS, DEFAULT_ADVICE
+from qcompile.importer.table import ADVICE, CONVERTERS, DEFAULT_ADVICE, QUANTIZED
 from qcompile.importer.tensors import TensorReader
 from qcompile.types import Shape, TensorType
 
@@ -103,7 +104,7 @@ def convert_model(
     for item in resolve_inputs(declared, input_shapes, batch_one):
         kind = TensorType(item.shape)
         check_size(kind, f"input '{item.name}'")
-        builder.add_input(item.name, kind, item.pixels)
+        builder.add_input(item.name, kind, item.integers)
 
     declared_shapes = _declared_shapes(proto)
     unsupported: list[Unsupported] = []
@@ -131,11 +132,15 @@ def _convert_node(proto: onnx.NodeProto, name: str, opset: int, builder: Builder
     node = make_node(proto, name, opset)
     if is_foldable(node, builder):
         fold(node, builder)
+        fold_scales(node, builder)
         return
     converter = CONVERTERS.get(node.operator)
     if converter is None:
         node.refuse(NOT_SUPPORTED, ADVICE.get(node.operator, DEFAULT_ADVICE))
-    converter(node, builder)
+    if node.operator not in QUANTIZED and any(value in builder.codes for value in node.inputs):
+        convert_codes(node, builder, converter)
+    else:
+        converter(node, builder)
     for index, value in enumerate(node.outputs):
         if value and not builder.knows(value) and node.uses_output(index, builder.readers):
             node.refuse(f"output {index} ('{value}') is used", "only the main output is supported")

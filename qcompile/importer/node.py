@@ -10,6 +10,7 @@ import onnx
 from onnx import AttributeProto
 
 from qcompile.errors import ModelError, Unsupported, UnsupportedError
+from qcompile.importer.schemas import SCHEMAS
 
 IMPORTER = "the importer"
 
@@ -18,7 +19,7 @@ Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | onnx.Tenso
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An ONNX node of the default domain.
+    """An ONNX node of the default domain, or one of the few others in `SCHEMAS`.
 
     `name` is unique in the graph. An input that the model leaves out is the empty string. The
     protobuf is kept for the evaluation of constant nodes.
@@ -87,17 +88,15 @@ def make_node(proto: onnx.NodeProto, name: str, opset: int) -> Node:
 
     Raises:
         ModelError: wrong number of inputs or outputs, unknown, missing or mistyped attributes.
-        UnsupportedError: the operator is not in the default domain or has a sub-graph.
+        UnsupportedError: the operator is of an unknown domain or has a sub-graph.
     """
     attributes: dict[str, Attribute] = {}
     node = Node(
         name, proto.op_type, opset, tuple(proto.input), tuple(proto.output), attributes, proto
     )
     if proto.domain not in ("", "ai.onnx"):
-        node.refuse(
-            f"operator of the domain '{proto.domain}'",
-            "export with standard ONNX operators only (no fused or custom operators)",
-        )
+        _read_custom(node, attributes)
+        return node
     try:
         schema = onnx.defs.get_schema(proto.op_type, opset, "")
     except onnx.defs.SchemaError:
@@ -119,6 +118,25 @@ def make_node(proto: onnx.NodeProto, name: str, opset: int) -> Node:
         if definition.required and required not in attributes:
             node.malformed(f"attribute '{required}' is missing")
     return node
+
+
+def _read_custom(node: Node, attributes: dict[str, Attribute]) -> None:
+    """The attributes of an operator outside of ONNX, if we know it."""
+    proto = node.proto
+    schema = SCHEMAS.get((proto.domain, node.operator))
+    if schema is None:
+        node.refuse(
+            f"operator of the domain '{proto.domain}'",
+            "export with standard ONNX operators only (no fused or custom operators)",
+        )
+    if not schema.inputs[0] <= len(node.inputs) <= schema.inputs[1] or len(node.outputs) != 1:
+        node.malformed(f"{len(node.inputs)} inputs do not fit the operator")
+    for attribute in proto.attribute:
+        expected = schema.attributes.get(attribute.name)
+        if expected is not None and expected != attribute.type:
+            node.malformed(f"attribute '{attribute.name}' has the wrong type")
+        if expected is not None:
+            attributes[attribute.name] = _value(node, attribute)
 
 
 def _value(node: Node, attribute: onnx.AttributeProto) -> Attribute:

@@ -17,6 +17,9 @@ from qcompile.importer.operators import (
     pad,
     pointwise,
     pool,
+    q_operators,
+    qonnx,
+    quantize,
     reduce,
     resize,
     slice,
@@ -30,16 +33,8 @@ DEFAULT_ADVICE = "replace it by supported ones (--list-ops)"
 
 ADVICE: Mapping[str, str] = {
     **dict.fromkeys(
-        (
-            "ConvInteger",
-            "DequantizeLinear",
-            "DynamicQuantizeLinear",
-            "MatMulInteger",
-            "QLinearConv",
-            "QLinearMatMul",
-            "QuantizeLinear",
-        ),
-        "compile the float model instead of a quantised one",
+        ("ConvInteger", "DynamicQuantizeLinear", "MatMulInteger"),
+        "dynamic quantisation finds scales at run time; quantise statically (quantize_static)",
     ),
     "LayerNormalization": "use InstanceNormalization or GroupNormalization",
     "MaxUnpool": "use Resize or ConvTranspose",
@@ -51,6 +46,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "ArgMax": reduce.convert_arg_max,
     "AveragePool": pool.convert_average_pool,
     "BatchNormalization": norm.convert_batch_normalization,
+    "BipolarQuant": qonnx.convert_bipolar_quant,
     "Cast": values.convert_cast,
     "Clip": activations.convert_clip,
     "Concat": layout.convert_concat,
@@ -58,6 +54,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "Conv": conv.convert_conv,
     "ConvTranspose": conv_transpose.convert_conv_transpose,
     "DepthToSpace": layout.convert_depth_to_space,
+    "DequantizeLinear": quantize.convert_dequantize_linear,
     "Div": arithmetic.convert_div,
     "Dropout": layout.convert_dropout,
     "Elu": pointwise.convert_elu,
@@ -73,6 +70,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "HardSwish": pointwise.convert_hard_swish,
     "Identity": layout.convert_identity,
     "InstanceNormalization": norm.convert_instance_normalization,
+    "IntQuant": qonnx.convert_quant,
     "LeakyRelu": activations.convert_leaky_relu,
     "MatMul": matmul.convert_matmul,
     "Max": activations.convert_maximum,
@@ -83,6 +81,20 @@ CONVERTERS: Mapping[str, Converter] = {
     "PRelu": activations.convert_prelu,
     "Pad": pad.convert_pad,
     "Pow": arithmetic.convert_pow,
+    "QGemm": q_operators.convert_qgemm,
+    "QLinearAdd": q_operators.convert_qlinear_add,
+    "QLinearAveragePool": q_operators.convert_qlinear_average_pool,
+    "QLinearConcat": q_operators.convert_qlinear_concat,
+    "QLinearConv": q_operators.convert_qlinear_conv,
+    "QLinearGlobalAveragePool": q_operators.convert_qlinear_global_average_pool,
+    "QLinearLeakyRelu": q_operators.convert_qlinear_leaky_relu,
+    "QLinearMatMul": q_operators.convert_qlinear_matmul,
+    "QLinearMul": q_operators.convert_qlinear_mul,
+    "QLinearReduceMean": q_operators.convert_qlinear_reduce_mean,
+    "QLinearSigmoid": q_operators.convert_qlinear_sigmoid,
+    "QLinearSoftmax": q_operators.convert_qlinear_softmax,
+    "Quant": qonnx.convert_quant,
+    "QuantizeLinear": quantize.convert_quantize_linear,
     "ReduceMean": reduce.convert_reduce_mean,
     "Relu": activations.convert_relu,
     "Reshape": layout.convert_reshape,
@@ -101,6 +113,12 @@ CONVERTERS: Mapping[str, Converter] = {
     "Swish": pointwise.convert_swish,
     "Tanh": pointwise.convert_tanh,
     "Transpose": layout.convert_transpose,
+    "Trunc": qonnx.convert_trunc,
     "Unsqueeze": layout.convert_unsqueeze,
     "Upsample": resize.convert_upsample,
 }
+
+QUANTIZED = frozenset(
+    {"DequantizeLinear", *(name for name in CONVERTERS if name.startswith(("QGemm", "QLinear")))}
+)
+"""Operators that read codes and know what they stand for."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from qcompile.graph import Op
 from qcompile.types import (
+    Array,
     Codebook,
     CodebookKind,
     CodeLimits,
@@ -62,3 +65,32 @@ def integer_type(kind: TensorType) -> TensorType:
         element = IntType(element.bits, narrow=True)
     limits = None if element.range == codes else kind.limits
     return TensorType(kind.shape, element, kind.quantization, kind.codebook, limits)
+
+
+def rounded(steps: Array, rounding: Rounding) -> Array:
+    """Whole numbers in the dtype of `steps`, as QONNX rounds: HALF_UP and UP go away from zero,
+    HALF_DOWN and DOWN towards it."""
+    return _ROUNDINGS[rounding](steps)
+
+
+def _up(x: Array) -> Array:
+    return np.asarray(np.copysign(np.ceil(np.abs(x)), x))
+
+
+def _half_up(x: Array) -> Array:
+    return np.asarray(np.copysign(np.floor(np.abs(x) + x.dtype.type(0.5)), x))
+
+
+def _half_down(x: Array) -> Array:
+    return np.asarray(np.copysign(np.ceil(np.abs(x) - x.dtype.type(0.5)), x))
+
+
+_ROUNDINGS: Mapping[Rounding, Callable[[Array], Array]] = {
+    Rounding.HALF_EVEN: np.rint,
+    Rounding.HALF_UP: _half_up,
+    Rounding.HALF_DOWN: _half_down,
+    Rounding.UP: _up,
+    Rounding.DOWN: np.trunc,
+    Rounding.CEIL: np.ceil,
+    Rounding.FLOOR: np.floor,
+}

@@ -141,10 +141,10 @@ def test_nodes_behind_an_unsupported_one_are_checked_by_declared_shapes() -> Non
     assert [item.node for item in caught.value.items] == ["first", "second"]
 
 
-def test_quantised_models_get_their_own_advice() -> None:
-    node = helper.make_node("QuantizeLinear", ["x", "s"], ["y"])
-    with pytest.raises(UnsupportedError, match="compile the float model"):
-        imported(build([node], constants={"s": np.array(0.1, np.float32)}))
+def test_dynamic_quantisation_gets_its_own_advice() -> None:
+    node = helper.make_node("DynamicQuantizeLinear", ["x"], ["y", "s", "z"])
+    with pytest.raises(UnsupportedError, match="quantise statically"):
+        imported(build([node]))
 
 
 def test_control_flow_is_refused() -> None:

@@ -50,7 +50,7 @@ def convert_add(node: Node, builder: Builder) -> None:
     if vector is not None:
         emit_affine(node, builder, mixed.x, np.ones_like(vector), vector)
         return
-    other = builder.constant(node, mixed.name, mixed.constant)
+    other = _operand(node, builder, mixed)
     _emit_add(node, builder, (mixed.x, other), (1, 1))
 
 
@@ -66,7 +66,7 @@ def convert_sub(node: Node, builder: Builder) -> None:
         ones = np.ones_like(vector)
         emit_affine(node, builder, mixed.x, -ones if left else ones, vector if left else -vector)
         return
-    other = builder.constant(node, mixed.name, mixed.constant)
+    other = _operand(node, builder, mixed)
     _emit_add(node, builder, (other, mixed.x) if left else (mixed.x, other), (1, -1))
 
 
@@ -122,6 +122,14 @@ def convert_pow(node: Node, builder: Builder) -> None:
     builder.emit(Mul(name=node.name, inputs=(x, x), outputs=(node.output,)))
 
 
+def _operand(node: Node, builder: Builder, mixed: Mixed) -> str:
+    """The constant of a binary operator; on its grid if that is one for the whole tensor."""
+    scales = builder.scales.get(mixed.name)
+    if scales is None or len(np.unique(scales)) > 1 or mixed.constant.ndim == 0:
+        return builder.constant(node, mixed.name, mixed.constant)
+    return builder.weights(node, mixed.name, mixed.constant, axis=0, scales=scales)
+
+
 def _mixed(node: Node, builder: Builder) -> Mixed | None:
     """The constant and the computed operand; None if both are computed."""
     left, right = builder.data(node.input(0)), builder.data(node.input(1))
@@ -154,7 +162,7 @@ def _scale(node: Node, builder: Builder, mixed: Mixed) -> None:
     if vector is not None:
         emit_affine(node, builder, mixed.x, vector, np.zeros_like(vector))
         return
-    other = builder.constant(node, mixed.name, mixed.constant)
+    other = _operand(node, builder, mixed)
     builder.emit(Mul(name=node.name, inputs=(mixed.x, other), outputs=(node.output,)))
 
 

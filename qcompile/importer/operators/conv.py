@@ -14,11 +14,11 @@ def convert_conv(node: Node, builder: Builder) -> None:
     x = builder.source(node)
     weights, bias = read_weights(node, builder)
     window = read_window(node, builder.shape(x), weights.shape[2:])
-    inputs = [x, builder.constant(node, node.inputs[1], weights)]
+    inputs = [x, read_filters(node, builder, weights, axis=0)]
     if bias is not None:
         if bias.shape != (weights.shape[0],):
             node.malformed(f"bias of shape {list(bias.shape)} for {weights.shape[0]} filters")
-        inputs.append(builder.constant(node, node.inputs[2], bias))
+        inputs.append(read_bias(node, builder, bias))
     builder.emit(
         Conv(
             name=node.name,
@@ -42,6 +42,18 @@ def read_weights(node: Node, builder: Builder) -> tuple[Array, Array | None]:
     if kernel != weights.shape[2:]:
         node.malformed(f"kernel_shape {list(kernel)} but weights of shape {list(weights.shape)}")
     return weights, builder.optional(node, 2, "bias")
+
+
+def read_filters(node: Node, builder: Builder, weights: Array, axis: int, groups: int = 1) -> str:
+    """The weights as a constant, on their grid if they have one."""
+    name = node.inputs[1]
+    return builder.weights(node, name, weights, axis, groups, builder.scales.get(name))
+
+
+def read_bias(node: Node, builder: Builder, bias: Array) -> str:
+    """The bias as a constant; integers stay exact through their scales."""
+    name = node.inputs[2]
+    return builder.weights(node, name, bias, 0, scales=builder.scales.get(name))
 
 
 def read_groups(node: Node) -> int:

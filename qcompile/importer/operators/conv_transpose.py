@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qcompile.importer.builder import MAX_SIZE, Builder
 from qcompile.importer.node import Node
-from qcompile.importer.operators.conv import read_groups, read_weights
+from qcompile.importer.operators.conv import read_bias, read_filters, read_groups, read_weights
 from qcompile.importer.operators.window import explicit_pads, spatial_rank, steps
 from qcompile.ops.conv_transpose import ConvTranspose
 
@@ -32,12 +32,12 @@ def convert_conv_transpose(node: Node, builder: Builder) -> None:
         )
     )
     pads = _pads(node, shape[2:], strides, full)
-    inputs = [x, builder.constant(node, node.inputs[1], weights)]
+    inputs = [x, read_filters(node, builder, weights, 1, groups)]
     if bias is not None:
         filters = weights.shape[1] * groups
         if bias.shape != (filters,):
             node.malformed(f"bias of shape {list(bias.shape)} for {filters} filters")
-        inputs.append(builder.constant(node, node.inputs[2], bias))
+        inputs.append(read_bias(node, builder, bias))
     builder.emit(
         ConvTranspose(
             name=node.name,

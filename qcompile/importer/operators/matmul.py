@@ -27,7 +27,8 @@ def convert_matmul(node: Node, builder: Builder) -> None:
             _vector_product(node, builder, x, right)
         else:
             matrix = _matrix(node, right, len(builder.shape(x)))
-            _emit(node, builder, x, matrix, node.inputs[1], None, node.output)
+            scales = _scales_of(node, builder, 1, matrix)
+            _emit(node, builder, x, matrix, node.inputs[1], None, node.output, scales=scales)
         return
     x = builder.source(node, 1)
     if left is None:
@@ -38,7 +39,9 @@ def convert_matmul(node: Node, builder: Builder) -> None:
     matrix = _matrix(node, left, rank)
     swapped = _swap(node, builder, x, "transposed")
     _, product = builder.part(node, "product")
-    _emit(node, builder, swapped, matrix.T, node.inputs[0], None, product, "product")
+    scales = _scales_of(node, builder, 0, matrix)
+    scales = None if scales is None else scales.T
+    _emit(node, builder, swapped, matrix.T, node.inputs[0], None, product, "product", scales)
     _swap_into(node, builder, product, node.name, node.output)
 
 
@@ -61,10 +64,13 @@ def convert_gemm(node: Node, builder: Builder) -> None:
         node.malformed(
             f"factors of shapes {list(builder.shape(x))} and {list(matrix.shape)} are no matrices"
         )
+    scales = _scales_of(node, builder, 1 if right is not None else 0, matrix)
     if trans_matrix:
         matrix = matrix.T
+        scales = None if scales is None else scales.T
     if alpha != 1.0:
         matrix = matrix.astype(np.float64) * alpha
+        scales = None if scales is None or alpha == 0 else scales * abs(alpha)
     if transposed:
         x = _swap(node, builder, x, "transposed")
     addend = node.input(2) if beta != 0.0 else None
@@ -79,10 +85,10 @@ def convert_gemm(node: Node, builder: Builder) -> None:
             bias = np.broadcast_to(constant.reshape(-1), (matrix.shape[1],))
     done = (addend is None or bias is not None) and not flipped
     if done:
-        _emit(node, builder, x, matrix, name, bias, node.output)
+        _emit(node, builder, x, matrix, name, bias, node.output, scales=scales)
         return
     _, value = builder.part(node, "product")
-    _emit(node, builder, x, matrix, name, bias, value, "product")
+    _emit(node, builder, x, matrix, name, bias, value, "product", scales)
     if flipped:
         part, swapped = builder.part(node, "back")
         last = addend is None
@@ -119,13 +125,25 @@ def _emit(
     bias: Array | None,
     output: str,
     role: str = "",
+    scales: Array | None = None,
 ) -> None:
-    """One MatMul; a `role` names it as a part of the node instead of the node itself."""
-    inputs = [x, builder.constant(node, matrix_name, matrix)]
+    """One MatMul; a `role` names it as a part of the node instead of the node itself. `scales` are
+    those of every weight, if the matrix lies on a grid."""
+    inputs = [x, builder.weights(node, matrix_name, matrix, axis=1, scales=scales)]
     if bias is not None:
-        inputs.append(builder.constant(node, node.inputs[2], bias))
+        grid = builder.scales.get(node.inputs[2])
+        exact = grid if grid is not None and node.real("beta", 1.0) == 1.0 else None
+        if exact is not None:
+            exact = np.broadcast_to(exact.reshape(-1), bias.shape)
+        inputs.append(builder.weights(node, node.inputs[2], bias, axis=0, scales=exact))
     name = builder.part_name(node, role) if role else node.name
     builder.emit(MatMul(name=name, inputs=tuple(inputs), outputs=(output,)))
+
+
+def _scales_of(node: Node, builder: Builder, index: int, matrix: Array) -> Array | None:
+    """The scales of a constant factor, in the shape that `_matrix` gives it."""
+    scales = builder.scales.get(node.inputs[index])
+    return None if scales is None else scales.reshape(matrix.shape)
 
 
 def _matrix(node: Node, data: Array, rank: int) -> Array:
