@@ -14,6 +14,7 @@ from qcompile.options import CompileOptions
 from qcompile.output import write_files
 from qcompile.plan import Plan
 from qcompile.report.document import Report
+from qcompile.report.html.page import to_html
 from qcompile.report.markdown import to_markdown
 
 
@@ -50,6 +51,7 @@ class CompileResult:
             **self.artifacts.files,
             "report.json": self.report.to_json(),
             "report.md": to_markdown(self.report),
+            "report.html": to_html(self.report),
             "plan.toml": plan_text(self.options, self.plan, f"Model: {self.report.model}"),
             "timings.json": json.dumps(timings, indent=2) + "\n",
         }

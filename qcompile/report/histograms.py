@@ -12,7 +12,9 @@ from qcompile.report.layers import real_scale, weight_type
 from qcompile.types import Array, TensorType
 
 BINS = 64
-"""Bins inside the range of the codes, about."""
+"""Bins inside the range of the codes, about; fewer for a few numbers."""
+PER_BIN = 40
+"""Numbers for each bin that make it worth drawing."""
 MARGIN = 0.14
 """Of that range, shown on either side."""
 SAMPLE = 16384
@@ -36,6 +38,7 @@ class Histogram:
         above: those at the upper end.
         smallest: float number counted.
         largest: float number counted.
+        step: from one code to the next; 0 for a float tensor.
         in_steps: whether the axis counts steps of the quantiser instead of real units.
     """
 
@@ -51,6 +54,7 @@ class Histogram:
     above: int
     smallest: float
     largest: float
+    step: float
     in_steps: bool = False
 
     @property
@@ -94,7 +98,7 @@ class OutputHistograms:
                 spread = np.broadcast_to(scale / unit, real.shape).reshape(-1)[::step]
                 seen = seen / spread
         if value not in self._counts:
-            self._counts[value] = _Counts.of(kind, unit, seen)
+            self._counts[value] = _Counts.of(kind, unit, seen, BINS)
         self._counts[value].add(seen, found * unit)
 
     def result(self) -> dict[str, Histogram]:
@@ -135,7 +139,8 @@ def _weight_histogram(float_graph: Graph, integer_graph: Graph, op: Op) -> Histo
         return None
     factors = kind.quantization.factors(codes.shape).astype(np.float64)
     steps = (real.astype(np.float64) / factors).reshape(-1)
-    counts = _Counts.of(kind, 1.0, steps)
+    bins = min(BINS, max(BINS // 4, steps.size // PER_BIN))
+    counts = _Counts.of(kind, 1.0, steps, bins)
     counts.add(steps, codes.astype(np.float64).reshape(-1))
     return counts.histogram(in_steps=True)
 
@@ -152,32 +157,34 @@ class _Counts:
     bars: Array
     low: float | None
     high: float | None
+    step: float
     below: int = 0
     above: int = 0
     smallest: float = np.inf
     largest: float = -np.inf
 
     @staticmethod
-    def of(kind: TensorType, unit: float, first: Array) -> _Counts:
+    def of(kind: TensorType, unit: float, first: Array, wanted: int) -> _Counts:
         """Bins for a tensor.
 
         Args:
             kind: its codes decide the range.
             unit: axis units of one code.
             first: numbers in axis units; a float tensor's range is theirs.
+            wanted: bins inside the range, about.
         """
         if kind.is_float or kind.quantization is None:
             low, high = float(first.min()), float(first.max())
             span = high - low or 1.0
-            count = round(BINS * (1 + 2 * MARGIN))
+            count = round(wanted * (1 + 2 * MARGIN))
             width = span * (1 + 2 * MARGIN) / count
             nothing = np.zeros(0, np.int64)
             counts = np.zeros(count, np.int64)
-            return _Counts(low - MARGIN * span, width, counts, low, span, nothing, None, None)
+            return _Counts(low - MARGIN * span, width, counts, low, span, nothing, None, None, 0.0)
         held = kind.limits.range if kind.limits is not None else kind.integer.range
         levels = held.high - held.low + 1
-        group = -(-levels // BINS)
-        parts = max(1, BINS // levels)
+        group = -(-levels // wanted)
+        parts = max(1, wanted // levels)
         bars = -(-levels // group)
         width = group / parts
         outside = max(1, round(MARGIN * levels / width))
@@ -191,6 +198,7 @@ class _Counts:
             np.zeros(bars, np.int64),
             first_edge * unit,
             (held.high + 0.5) * unit,
+            unit,
         )
 
     def add(self, real: Array, found: Array) -> None:
@@ -218,6 +226,7 @@ class _Counts:
             self.above,
             self.smallest,
             self.largest,
+            self.step,
             in_steps,
         )
 

@@ -1,0 +1,150 @@
+"""Puts the pictures together: `report.html`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import jinja2
+
+from qcompile.config import option_text
+from qcompile.report.columns import COLUMNS, NOTHING
+from qcompile.report.document import Report
+from qcompile.report.html.dice import dice_picture
+from qcompile.report.html.hardware import hardware_picture
+from qcompile.report.html.histograms import histogram_picture
+from qcompile.report.html.layers import layers_picture
+from qcompile.report.html.names import plain
+from qcompile.report.html.network import MODES, network_picture
+from qcompile.report.html.overlays import overlays
+from qcompile.report.html.scales import amount_text, bytes_text, minus
+from qcompile.report.html.trade_off import trade_off_picture
+from qcompile.report.summary import calibration_text, verification_text
+
+NOTABLE = 0.005
+"""Change of Dice that gets a colour; validation sets of tens of images say no less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A number at the top of the page."""
+
+    caption: str
+    value: str
+    note: str
+    tone: str = ""
+
+
+def to_html(report: Report) -> str:
+    """The whole page. Nothing in it is fetched from elsewhere, and it runs no script."""
+    table = [tuple(column.text(row) for column in COLUMNS) for row in report.layers]
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            model=plain(report.model),
+            version=report.version,
+            sha256=report.sha256,
+            subtitle=subtitle(report),
+            tiles=tiles(report),
+            warnings=[plain(text) for text in report.warnings],
+            verified=report.verified,
+            verification=verification_text(report),
+            calibration=calibration_text(report),
+            options=[(name, plain(option_text(value))) for name, value in report.options.items()],
+            dice=dice_picture(report),
+            overlays=overlays(report),
+            network=network_picture(report) if report.layers else None,
+            modes=MODES,
+            layers=layers_picture(report),
+            histograms=histogram_picture(report),
+            trade_off=trade_off_picture(report.trade_off, report.totals.dice_float),
+            hardware=hardware_picture(report.hardware),
+            columns=COLUMNS,
+            table=[
+                (plain(row.name), cells) for row, cells in zip(report.layers, table, strict=True)
+            ],
+            nothing=NOTHING,
+        )
+    )
+
+
+def subtitle(report: Report) -> str:
+    """One sentence on what was made: '4-bit weights and 6-bit activations, for C.'"""
+    weights = _widths([row.weight_bits for row in report.layers if row.macs])
+    outputs = _widths([row.activation_bits for row in report.layers if row.macs])
+    target = {"c": "as a C program", "hdl": "as an FPGA accelerator"}.get(
+        str(report.options.get("target")), "as a network file for the simulator"
+    )
+    return f"Weights of {weights}, activations of {outputs}, {target}"
+
+
+def _widths(bits: Sequence[int | None]) -> str:
+    """'4 bits', '3, 4 and 8 bits', 'float'."""
+    found = sorted({item for item in bits if item is not None and item != 32})
+    if not found:
+        return "32-bit floats"
+    names = [str(item) for item in found]
+    text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{text} bit" if names == ["1"] else f"{text} bits"
+
+
+def tiles(report: Report) -> tuple[Tile, ...]:
+    """Dice and size, then what else was counted."""
+    totals = report.totals
+    found = [*_dice_tiles(report), _size_tile(report)]
+    if totals.arena_bytes is not None:
+        found.append(Tile("Working memory", bytes_text(totals.arena_bytes), "arena of the program"))
+    if report.hardware is not None:
+        rate = report.hardware.fps
+        found.append(
+            Tile(
+                "Frames per second",
+                f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}",
+                f"at {report.hardware.clock:g} MHz"
+                + (f" on {report.hardware.device}" if report.hardware.device else ""),
+            )
+        )
+    found.append(
+        Tile(
+            "Multiply-accumulates",
+            amount_text(totals.macs),
+            f"{amount_text(totals.bops)} bit operations",
+        )
+    )
+    return tuple(found)
+
+
+def _dice_tiles(report: Report) -> list[Tile]:
+    totals = report.totals
+    if totals.dice_float is None or totals.dice_quantized is None:
+        return [Tile("Dice", "not measured", "give labelled images with --data", "missing")]
+    change = totals.dice_quantized - totals.dice_float
+    tone = "loss" if change < -NOTABLE else "gain" if change > NOTABLE else "even"
+    note = f"{minus(f'{100 * change:+.2f}')} points against float"
+    return [
+        Tile("Dice, quantised", f"{totals.dice_quantized:.4f}", note, tone),
+        Tile("Dice, float", f"{totals.dice_float:.4f}", "mean over images and classes"),
+    ]
+
+
+def _size_tile(report: Report) -> Tile:
+    totals = report.totals
+    emitted = totals.weight_bytes_emitted
+    size = totals.weight_bytes_nominal if emitted is None else emitted
+    ratio = totals.ratio_nominal if emitted is None else totals.ratio_emitted
+    smaller = "no parameters" if ratio is None else f"{ratio:.1f} times smaller than float"
+    return Tile("Weights", bytes_text(size), smaller)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("qcompile.templates", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
