@@ -104,6 +104,20 @@ def parse_amount(text: str, flag: str) -> Amount:
     return Amount(value, relative)
 
 
+def parse_ratio(text: str) -> float | str:
+    """'0.3' as a number, 'auto' as it is.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    try:
+        return AUTO if text == AUTO else float(text)
+    except ValueError:
+        raise UsageError(
+            f"--prune: '{text}' is no ratio; use 0 up to (but not) 1, or auto"
+        ) from None
+
+
 def prunes(options: CompileOptions) -> bool:
     """Whether these options remove filters."""
     budget = options.prune_flops is not None or options.prune_bytes is not None

@@ -9,25 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-from qcompile.prune_options import AUTO, PruneConstants, PruneMethod, PruneScope
+from qcompile.prune_options import AUTO, PruneConstants, PruneMethod, PruneScope, parse_ratio
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class Ratio(click.ParamType):
-    """A number, or 'auto'; `CompileOptions` checks its range."""
-
-    name = "ratio"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | str:
-        if value == AUTO:
-            return AUTO
-        try:
-            return float(value)
-        except ValueError:
-            self.fail(f"'{value}' is no ratio; use 0 up to (but not) 1, or auto.", param, ctx)
 
 
 def _values(kind: type[enum.Enum]) -> click.Choice[str]:
@@ -37,7 +21,6 @@ def _values(kind: type[enum.Enum]) -> click.Choice[str]:
 PRUNE_FLAGS: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--prune",
-        type=Ratio(),
         is_flag=False,
         flag_value=AUTO,
         metavar="[RATIO]",
@@ -108,4 +91,6 @@ def prune_fields(flags: dict[str, Any]) -> None:
     for name, kind in kinds.items():
         if flags[name] is not None:
             flags[name] = kind(flags[name])
+    if flags["prune"] is not None:
+        flags["prune"] = parse_ratio(flags["prune"])
     flags["prune_exclude"] = flags["prune_exclude"] or None

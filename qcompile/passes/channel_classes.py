@@ -50,8 +50,9 @@ def channel_classes(graph: Graph, keep: Iterable[str] = ()) -> ChannelClasses:
     """Partitions the channels (axis 1 of every computed value of rank 2 or more).
 
     Two channels are in one class when removing one means removing the other: both terms of a sum,
-    input and output of a pool, a depthwise filter and its input. Concat maps offsets. Channels
-    that reach a graph output, or an operator that mixes channels with other axes, must stay.
+    input and output of a pool, a depthwise filter and its input. Concat and Slice map offsets.
+    Channels that reach a graph output, or an operator that mixes channels with other axes, must
+    stay.
 
     Args:
         graph: a float graph.
@@ -128,6 +129,9 @@ def _unite(graph: Graph, union: _Union, op: Op) -> None:
             _unite_broadcast(graph, union, op)
         case Reshape():
             _unite_reshape(graph, union, op)
+        case Slice() if graph.types[x].rank > 1 and op.steps[1] == 1:
+            for index in range(union.count(y)):
+                union.unite((x, op.starts[1] + index), (y, index))
         case _ if keeps_channels(graph, op):
             union.tie(x, y)
         case _:
@@ -140,9 +144,6 @@ def keeps_channels(graph: Graph, op: Op) -> bool:
     match op:
         case Pad():
             return op.begins[1] == op.ends[1] == 0
-        case Slice():
-            size = graph.types[op.inputs[0]].shape[1:2]
-            return op.sizes[1:2] == size and op.steps[1:2] == (1,)
         case Softmax():
             return op.axis != 1
         case ReduceMean():

@@ -1,12 +1,11 @@
-"""Magnitude pruning that removes whole filters, and everything that belongs to them."""
+"""Pruning that removes whole filters, and everything that belongs to them."""
 
 from __future__ import annotations
 
-import enum
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
@@ -14,33 +13,26 @@ import numpy as np
 
 from qcompile.errors import UsageError
 from qcompile.graph import Graph
-from qcompile.ops import Conv, ConvTranspose, MatMul
 from qcompile.passes.channel_classes import Channel, channel_classes
-from qcompile.passes.remove_channels import remove_channels
-from qcompile.types import Array
-
-_Filters = Conv | ConvTranspose | MatMul
-
-
-class PruneMethod(enum.Enum):
-    """The magnitude of a filter: mean of |w|, or root of the mean of w * w."""
-
-    L1 = "l1"
-    L2 = "l2"
+from qcompile.passes.filter_importance import Importance, Magnitude, is_filtering
+from qcompile.passes.masked_constants import masked_constants
+from qcompile.passes.prune_costs import PruneCosts
+from qcompile.passes.remove_channels import ALL_ZERO, remove_channels
+from qcompile.prune_options import Amount, PruneConstants, PruneScope
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
+class Candidate:
     """Channels that go together, the filters among them, and their score (small goes first)."""
 
     channels: frozenset[Channel]
-    filters: tuple[tuple[str, int], ...]
+    filters: tuple[Channel, ...]
     score: float
 
 
 @dataclass(frozen=True, slots=True)
 class PruneFilters:
-    """Removes the filters of smallest magnitude from the network.
+    """Removes the filters that matter least from the network.
 
     Before, `ratio` 0.5::
 
@@ -52,150 +44,211 @@ class PruneFilters:
         %t: f32[1,8,64,64] = Conv 'a'(%x, @w': [8,3,3,3]) activation=relu
         %y: f32[1,8,64,64] = Conv 'b'(%t, @v': [8,8,3,3])
 
-    The result equals the network whose readers ignore the removed channels; nothing is masked.
-    Channels tied by Add, Concat, depthwise filters and so on go together (`channel_classes`).
-    The score of a class is the mean magnitude of its filters, relative to the mean of the layers it
-    belongs to, so that one ratio compares layers of different scale. Run it after `FoldAffine`,
-    when the weights contain the batch norms.
+    The result equals the network with masked filters (`masked_constants`); nothing is masked.
+    Channels tied by Add, Concat, depthwise filters and so on go together (`channel_classes`) and
+    share the mean score of their filters.
 
     Attributes:
         ratio: share of the removable filters to remove, 0 <= ratio < 1.
-        method: the magnitude.
-        per_layer: take the ratio of each layer (or group of tied layers) instead of all together.
+        importance: tells what goes first.
+        scope: one ratio for all filters together, or for each layer (or group of tied layers).
         multiple: every pruned layer keeps a multiple of this many filters.
         exclude: shell patterns of operator names that keep all their filters.
+        constants: what becomes of the constants that biases of removed filters leave.
+        flops: the ratio rises until the network has at most these.
+        bytes: the ratio rises until its weights have at most these.
+        weight_bits: operator name -> bits of its weights, for `bytes`; 32 where it has none.
     """
 
     name: ClassVar[str] = "prune-filters"
 
     ratio: float
-    method: PruneMethod = PruneMethod.L1
-    per_layer: bool = False
+    importance: Importance = field(default_factory=Magnitude)
+    scope: PruneScope = PruneScope.GLOBAL
     multiple: int = 1
     exclude: tuple[str, ...] = ()
+    constants: PruneConstants = PruneConstants.FOLD
+    flops: Amount | None = None
+    bytes: Amount | None = None
+    weight_bits: Mapping[str, int] = field(default_factory=dict)
 
     def run(self, graph: Graph) -> Graph:
         """The smaller graph.
 
         Raises:
-            UsageError: ratio or multiple are out of range.
+            UsageError: ratio or multiple are out of range, a pattern matches nothing, scores do not
+                fit the network, or a budget is below what is left when all has gone that can.
         """
         if not 0 <= self.ratio < 1:
             raise UsageError(f"prune ratio {self.ratio:g} is not in the range 0 <= ratio < 1")
         if self.multiple < 1:
             raise UsageError(f"prune multiple {self.multiple} is not positive")
-        candidates = self._candidates(graph)
-        chosen = self._choose(graph, candidates)
-        removed = frozenset(channel for item in chosen for channel in item.channels)
-        return remove_channels(graph, removed) if removed else graph
+        chosen = self.choose(graph)
+        if not chosen:
+            return graph
+        classes = [item.channels for item in chosen]
+        folds = self.constants is PruneConstants.FOLD
+        constants = masked_constants(graph, classes) if folds else ALL_ZERO
+        return remove_channels(graph, frozenset().union(*classes), constants)
 
-    def _candidates(self, graph: Graph) -> list[_Candidate]:
+    def choose(self, graph: Graph) -> list[Candidate]:
+        """What goes."""
+        candidates = self._candidates(graph)
+        chosen = self._take(graph, candidates, self.ratio)
+        limits = self._limits(graph)
+        if not limits or _fits(graph, chosen, limits):
+            return chosen
+        # Rounding to multiples makes costs almost, but not quite, fall with the ratio: halve the
+        # interval first, then go on step by step.
+        steps = max(1, len(candidates))
+        low, high = math.floor(self.ratio * steps), steps
+        while low + 1 < high:
+            middle = (low + high) // 2
+            if _fits(graph, self._take(graph, candidates, middle / steps), limits):
+                high = middle
+            else:
+                low = middle
+        for step in range(high, steps + 1):
+            chosen = self._take(graph, candidates, step / steps)
+            if _fits(graph, chosen, limits):
+                return chosen
+        raise UsageError(_unreachable(graph, chosen, limits))
+
+    def _limits(self, graph: Graph) -> list[_Limit]:
+        costs = PruneCosts(graph, self.weight_bits)
+        limits = []
+        for flag, cost, unit, amount in (
+            ("--prune-flops", costs.flops, "FLOPs", self.flops),
+            ("--prune-bytes", costs.bytes, "bytes", self.bytes),
+        ):
+            if amount is not None:
+                limits.append(_Limit(flag, cost, unit, amount.of(cost({}))))
+        return limits
+
+    def _candidates(self, graph: Graph) -> list[Candidate]:
+        names = [op.name for op in graph.ops]
+        for pattern in self.exclude:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise UsageError(
+                    f"--prune-exclude: '{pattern}' matches no operator of the simplified network; "
+                    f"use a name of the report, or a pattern such as '{names[0]}'"
+                )
         kept = [
             op.output
             for op in graph.ops
             if any(fnmatchcase(op.name, pattern) for pattern in self.exclude)
         ]
-        magnitudes = {
-            op.output: self._magnitudes(graph, op)
-            for op in graph.ops
-            if isinstance(op, _Filters) and (graph.types[op.output].rank == 2 or _is_conv(op))
-        }
-        classes = []
+        scores = self.importance.scores(graph)
+        filtering = {op.output for op in graph.ops if is_filtering(graph, op)}
+        found = []
         for channels in channel_classes(graph, kept).removable:
-            filters = tuple(sorted(channel for channel in channels if channel[0] in magnitudes))
-            if filters:
-                score = float(np.mean([magnitudes[name][index] for name, index in filters]))
-                classes.append(_Candidate(channels, filters, score))
-        return _relative(classes)
+            filters = tuple(sorted(channel for channel in channels if channel[0] in filtering))
+            known = [scores[channel] for channel in filters if channel in scores]
+            if known:
+                found.append(Candidate(channels, filters, float(np.mean(known))))
+        return _relative(found) if self.importance.is_relative else found
 
-    def _magnitudes(self, graph: Graph, op: _Filters) -> Array:
-        """One magnitude for each output channel, with the gain that the activation applies."""
-        weights = graph.constants[op.inputs[1]].astype("float64")
-        if isinstance(op, ConvTranspose):
-            split = weights.reshape(op.groups, -1, *weights.shape[1:])
-            rows = np.moveaxis(split, 2, 1).reshape(op.groups * weights.shape[1], -1)
+    def _take(self, graph: Graph, candidates: Sequence[Candidate], ratio: float) -> list[Candidate]:
+        """What goes at one ratio."""
+        if self.scope is PruneScope.LAYER:
+            pools = list(_by_layers(candidates).values())
         else:
-            rows = (weights.T if isinstance(op, MatMul) else weights).reshape(
-                graph.types[op.output].shape[1], -1
-            )
-        if self.method is PruneMethod.L1:
-            values = np.abs(rows).mean(1)
-        else:
-            values = np.sqrt(np.square(rows).mean(1))
-        return np.asarray(values * np.abs(np.array(op.activation.gain)))
-
-    def _choose(self, graph: Graph, candidates: Sequence[_Candidate]) -> list[_Candidate]:
-        if self.per_layer:
-            pools = _by_layers(candidates).values()
-        else:
-            pools = {(): list(candidates)}.values()
-        counts = {
-            name: graph.types[name].shape[1]
-            for name in graph.activations()
-            if graph.types[name].rank > 1
-        }
-        left = dict(counts)
-        chosen: list[_Candidate] = []
+            pools = [list(candidates)]
+        left = _counts(graph)
+        chosen: list[Candidate] = []
         for pool in pools:
-            budget = math.floor(self.ratio * len(pool))
+            budget = math.floor(ratio * len(pool) + 1e-9)
             for item in sorted(pool, key=lambda item: (item.score, item.filters)):
                 if budget == 0:
                     break
                 if _remove(left, item):
                     chosen.append(item)
                     budget -= 1
-        return self._rounded(chosen, counts, left)
+        return self._rounded(chosen, _counts(graph), left)
 
     def _rounded(
-        self, chosen: list[_Candidate], counts: Mapping[str, int], left: dict[str, int]
-    ) -> list[_Candidate]:
+        self, chosen: list[Candidate], counts: Mapping[str, int], left: dict[str, int]
+    ) -> list[Candidate]:
         """Gives back the best filters until every pruned layer keeps a multiple."""
-        best_first = sorted(chosen, key=lambda item: (item.score, item.filters), reverse=True)
-        kept = list(best_first)
+        kept = sorted(chosen, key=lambda item: (item.score, item.filters), reverse=True)
         while self.multiple > 1:
-            odd = {
-                name
-                for item in kept
-                for name, _ in item.filters
-                if left[name] % self.multiple and left[name] < counts[name]
-            }
-            back = next(
-                (item for item in kept if any(name in odd for name, _ in item.filters)), None
-            )
-            if back is None:
+            still = []
+            for item in kept:
+                odd = any(
+                    left[name] % self.multiple and left[name] < counts[name]
+                    for name, _ in item.filters
+                )
+                if odd:
+                    for name, _ in item.channels:
+                        left[name] += 1
+                else:
+                    still.append(item)
+            if len(still) == len(kept):
                 break
-            kept.remove(back)
-            for name, _ in back.channels:
-                left[name] += 1
+            kept = still
         return kept
 
 
-def _is_conv(op: _Filters) -> bool:
-    return isinstance(op, (Conv, ConvTranspose))
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """A budget of the network: `cost` of the channels left is at most `most`."""
+
+    flag: str
+    cost: Callable[[Mapping[str, int]], int]
+    unit: str
+    most: int
 
 
-def _by_layers(candidates: Sequence[_Candidate]) -> dict[tuple[str, ...], list[_Candidate]]:
+def _left(graph: Graph, chosen: Sequence[Candidate]) -> dict[str, int]:
+    left = _counts(graph)
+    for name, count in Counter(name for item in chosen for name, _ in item.channels).items():
+        left[name] -= count
+    return left
+
+
+def _fits(graph: Graph, chosen: Sequence[Candidate], limits: Sequence[_Limit]) -> bool:
+    left = _left(graph, chosen)
+    return all(limit.cost(left) <= limit.most for limit in limits)
+
+
+def _unreachable(graph: Graph, chosen: Sequence[Candidate], limits: Sequence[_Limit]) -> str:
+    left = _left(graph, chosen)
+    limit = next(limit for limit in limits if limit.cost(left) > limit.most)
+    return (
+        f"{limit.flag}: {limit.cost(left)} {limit.unit} are left when all filters have gone that "
+        f"can, more than {limit.most}; allow more, exclude fewer layers or use a smaller multiple"
+    )
+
+
+def _counts(graph: Graph) -> dict[str, int]:
+    """Channels of every value that has any."""
+    return {
+        name: graph.types[name].shape[1]
+        for name in graph.activations()
+        if graph.types[name].rank > 1
+    }
+
+
+def _by_layers(candidates: Sequence[Candidate]) -> dict[tuple[str, ...], list[Candidate]]:
     """Candidates by the set of values whose filters they hold."""
-    pools: dict[tuple[str, ...], list[_Candidate]] = defaultdict(list)
+    pools: dict[tuple[str, ...], list[Candidate]] = defaultdict(list)
     for item in candidates:
         pools[tuple(sorted({name for name, _ in item.filters}))].append(item)
     return pools
 
 
-def _relative(candidates: Sequence[_Candidate]) -> list[_Candidate]:
+def _relative(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Scores divided by the mean score of their layers."""
     result = []
     for pool in _by_layers(candidates).values():
         mean = float(np.mean([item.score for item in pool])) or 1.0
-        result += [_Candidate(item.channels, item.filters, item.score / mean) for item in pool]
+        result += [Candidate(item.channels, item.filters, item.score / mean) for item in pool]
     return result
 
 
-def _remove(left: dict[str, int], item: _Candidate) -> bool:
+def _remove(left: dict[str, int], item: Candidate) -> bool:
     """Takes the candidate out of the counts, unless some value would lose its last channel."""
-    wanted: dict[str, int] = defaultdict(int)
-    for name, _ in item.channels:
-        wanted[name] += 1
+    wanted = Counter(name for name, _ in item.channels)
     if any(left[name] <= count for name, count in wanted.items()):
         return False
     for name, count in wanted.items():

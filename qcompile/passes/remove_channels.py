@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -23,58 +25,147 @@ from qcompile.ops import (
     SumOp,
 )
 from qcompile.passes.channel_classes import Channel
-from qcompile.passes.parameters import add_float
+from qcompile.passes.masked_constants import Constants, answer_to
+from qcompile.passes.parameters import add_float, vector
 from qcompile.types import Array
 
-_Kept = Mapping[str, Array]
-"""For each value that loses channels, the indices that stay."""
+ALL_ZERO: Constants = MappingProxyType({})
 
 
-def remove_channels(graph: Graph, removed: frozenset[Channel]) -> Graph:
-    """The graph without the given channels, a union of whole `channel_classes`."""
+def remove_channels(
+    graph: Graph, removed: frozenset[Channel], constants: Constants = ALL_ZERO
+) -> Graph:
+    """The graph without the given channels, a union of whole `channel_classes`.
+
+    Args:
+        graph: a float graph.
+        removed: what goes.
+        constants: what removed channels hold everywhere (see `masked_constants`), zero where not
+            said. It goes into the biases of the operators that read them.
+    """
     kept: dict[str, Array] = {}
     for name in sorted({name for name, _ in removed}):
         count = graph.types[name].shape[1]
         kept[name] = np.array([c for c in range(count) if (name, c) not in removed], dtype="int64")
     rewriter = Rewriter(graph)
+    knife = _Knife(graph, rewriter, kept, constants)
     for op in graph.ops:
-        touched = [name for name in (*op.inputs, *op.outputs) if name in kept]
-        if touched:
-            rewriter.replace(op, _cut(graph, rewriter, op, kept))
+        if any(name in kept for name in (*op.inputs, *op.outputs)):
+            rewriter.replace(op, knife.cut(op))
     for name in kept:
         rewriter.forget_type(name)
     return rewriter.finish()
 
 
-def _cut(graph: Graph, rewriter: Rewriter, op: Op, kept: _Kept) -> Op:
-    outputs = kept.get(op.output)
-    if isinstance(op, SumOp) and outputs is not None:
-        axis = op.channel_axis(graph.types[op.output].rank)
-        if axis == 1:
+@dataclass(frozen=True, slots=True)
+class _Knife:
+    """`kept` has, for each value that loses channels, the indices that stay."""
+
+    graph: Graph
+    rewriter: Rewriter
+    kept: Mapping[str, Array]
+    constants: Constants
+
+    def cut(self, op: Op) -> Op:
+        outputs = self.kept.get(op.output)
+        by_channel = isinstance(op, SumOp) and op.channel_axis(self._rank(op.output)) == 1
+        if isinstance(op, SumOp) and by_channel and outputs is not None:
             op = dataclasses.replace(op, activation=_cut_activation(op.activation, outputs))
-    match op:
-        case Conv():
-            return _cut_conv(graph, rewriter, op, kept)
-        case ConvTranspose():
-            return _cut_conv_transpose(graph, rewriter, op, kept)
-        case MatMul():
-            return _cut_matmul(graph, rewriter, op, kept)
-        case Affine():
-            return dataclasses.replace(op, inputs=_parameters(graph, rewriter, op, kept))
-        case GroupNorm():
-            size = graph.types[op.inputs[0]].shape[1] // op.groups
-            groups = len(kept[op.inputs[0]]) // size
-            inputs = _parameters(graph, rewriter, op, kept)
-            return dataclasses.replace(op, inputs=inputs, groups=groups)
-        case Add() | Mul() | Div():
-            return dataclasses.replace(op, inputs=_operands(graph, rewriter, op, kept))
-        case Reshape():
-            count = len(kept[op.output])
-            return dataclasses.replace(op, shape=(op.shape[0], count, *op.shape[2:]))
-        case Slice():
-            count = len(kept[op.output])
-            return dataclasses.replace(op, sizes=(op.sizes[0], count, *op.sizes[2:]))
-    return op
+        match op:
+            case Conv():
+                return self._cut_conv(op)
+            case ConvTranspose():
+                return self._cut_conv_transpose(op)
+            case MatMul():
+                return self._cut_matmul(op)
+            case Affine():
+                return dataclasses.replace(op, inputs=self._parameters(op))
+            case GroupNorm():
+                size = self.graph.types[op.inputs[0]].shape[1] // op.groups
+                groups = len(self.kept[op.inputs[0]]) // size
+                return dataclasses.replace(op, inputs=self._parameters(op), groups=groups)
+            case Add() | Mul() | Div():
+                return dataclasses.replace(op, inputs=self._operands(op))
+            case Reshape():
+                shape = (op.shape[0], len(self.kept[op.output]), *op.shape[2:])
+                return dataclasses.replace(op, shape=shape)
+            case Slice():
+                before = int(np.count_nonzero(self._indices(op.inputs[0]) < op.starts[1]))
+                starts = (op.starts[0], before, *op.starts[2:])
+                sizes = (op.sizes[0], len(self._indices(op.output)), *op.sizes[2:])
+                return dataclasses.replace(op, starts=starts, sizes=sizes)
+        return op
+
+    def _rank(self, name: str) -> int:
+        return self.graph.types[name].rank
+
+    def _indices(self, name: str) -> Array:
+        return self.kept.get(name, np.arange(self.graph.types[name].shape[1]))
+
+    def _cut_conv(self, op: Conv) -> Conv:
+        weights = self.graph.constants[op.inputs[1]]
+        ins, outs = self._indices(op.inputs[0]), self._indices(op.output)
+        groups = op.groups
+        weights = weights[outs]
+        if groups == 1:
+            weights = weights[:, ins]
+        else:
+            groups = len(ins) // weights.shape[1]
+        return dataclasses.replace(op, inputs=self._with(op, weights, outs), groups=groups)
+
+    def _cut_conv_transpose(self, op: ConvTranspose) -> ConvTranspose:
+        weights = self.graph.constants[op.inputs[1]]
+        ins, outs = self._indices(op.inputs[0]), self._indices(op.output)
+        groups = op.groups
+        weights = weights[ins]
+        if groups == 1:
+            weights = weights[:, outs]
+        else:
+            groups = len(outs) // weights.shape[1]
+        return dataclasses.replace(op, inputs=self._with(op, weights, outs), groups=groups)
+
+    def _cut_matmul(self, op: MatMul) -> MatMul:
+        if self._rank(op.inputs[0]) > 2:
+            return op
+        ins, outs = self._indices(op.inputs[0]), self._indices(op.output)
+        weights = self.graph.constants[op.inputs[1]][ins][:, outs]
+        return dataclasses.replace(op, inputs=self._with(op, weights, outs))
+
+    def _with(
+        self, op: Conv | ConvTranspose | MatMul, weights: Array, outs: Array
+    ) -> tuple[str, ...]:
+        """The inputs of `op` with new weights and the bias of the outputs that stay."""
+        names = [op.inputs[0], add_float(self.rewriter, f"{op.name}.weight", weights)]
+        answer = answer_to(self.graph, op, self.constants)
+        if answer is not None:
+            answer = answer + vector(self.graph, op.inputs, 2, answer.size, 0.0)
+            names.append(add_float(self.rewriter, f"{op.name}.bias", answer[outs]))
+        elif len(op.inputs) == 3:
+            bias = self.graph.constants[op.inputs[2]][outs]
+            names.append(add_float(self.rewriter, f"{op.name}.bias", bias))
+        return tuple(names)
+
+    def _parameters(self, op: Affine | GroupNorm) -> tuple[str, ...]:
+        outputs = self.kept[op.output]
+        names = (
+            add_float(self.rewriter, f"{op.name}.{suffix}", self.graph.constants[name][outputs])
+            for name, suffix in zip(op.inputs[1:], ("scale", "shift"), strict=False)
+        )
+        return (op.inputs[0], *names)
+
+    def _operands(self, op: Op) -> tuple[str, ...]:
+        """Constants lose what lies along the channel axis of the output."""
+        rank = self._rank(op.output)
+        names: list[str] = []
+        for name in op.inputs:
+            if self.graph.is_constant(name):
+                data = self.graph.constants[name]
+                axis = 1 - (rank - data.ndim)
+                if axis >= 0 and data.shape[axis] > 1:
+                    data = np.take(data, self.kept[op.output], axis=axis)
+                    name = add_float(self.rewriter, name, data)
+            names.append(name)
+        return tuple(names)
 
 
 def _cut_activation(function: Activation, outputs: Array) -> Activation:
@@ -87,78 +178,3 @@ def _cut_activation(function: Activation, outputs: Array) -> Activation:
         gain=part(function.gain),
         shift=part(function.shift),
     )
-
-
-def _indices(graph: Graph, kept: _Kept, name: str) -> Array:
-    return kept.get(name, np.arange(graph.types[name].shape[1]))
-
-
-def _with_weights(
-    graph: Graph, rewriter: Rewriter, op: Conv | ConvTranspose | MatMul, weights: Array, out: Array
-) -> tuple[str, ...]:
-    """The inputs of `op` with new weights and the bias of the outputs that stay."""
-    names = [op.inputs[0], add_float(rewriter, f"{op.name}.weight", weights)]
-    if len(op.inputs) == 3:
-        names.append(add_float(rewriter, f"{op.name}.bias", graph.constants[op.inputs[2]][out]))
-    return tuple(names)
-
-
-def _cut_conv(graph: Graph, rewriter: Rewriter, op: Conv, kept: _Kept) -> Conv:
-    weights = graph.constants[op.inputs[1]]
-    ins, outs = (_indices(graph, kept, name) for name in (op.inputs[0], op.output))
-    groups = op.groups
-    weights = weights[outs]
-    if groups == 1:
-        weights = weights[:, ins]
-    else:
-        groups = len(ins) // weights.shape[1]
-    inputs = _with_weights(graph, rewriter, op, weights, outs)
-    return dataclasses.replace(op, inputs=inputs, groups=groups)
-
-
-def _cut_conv_transpose(
-    graph: Graph, rewriter: Rewriter, op: ConvTranspose, kept: _Kept
-) -> ConvTranspose:
-    weights = graph.constants[op.inputs[1]]
-    ins, outs = (_indices(graph, kept, name) for name in (op.inputs[0], op.output))
-    groups = op.groups
-    weights = weights[ins]
-    if groups == 1:
-        weights = weights[:, outs]
-    else:
-        groups = len(outs) // weights.shape[1]
-    inputs = _with_weights(graph, rewriter, op, weights, outs)
-    return dataclasses.replace(op, inputs=inputs, groups=groups)
-
-
-def _cut_matmul(graph: Graph, rewriter: Rewriter, op: MatMul, kept: _Kept) -> MatMul:
-    if graph.types[op.inputs[0]].rank > 2:
-        return op
-    ins, outs = (_indices(graph, kept, name) for name in (op.inputs[0], op.output))
-    weights = graph.constants[op.inputs[1]][ins][:, outs]
-    return dataclasses.replace(op, inputs=_with_weights(graph, rewriter, op, weights, outs))
-
-
-def _parameters(
-    graph: Graph, rewriter: Rewriter, op: Affine | GroupNorm, kept: _Kept
-) -> tuple[str, ...]:
-    names = (
-        add_float(rewriter, f"{op.name}.{suffix}", graph.constants[name][kept[op.output]])
-        for name, suffix in zip(op.inputs[1:], ("scale", "shift"), strict=False)
-    )
-    return (op.inputs[0], *names)
-
-
-def _operands(graph: Graph, rewriter: Rewriter, op: Op, kept: _Kept) -> tuple[str, ...]:
-    """Constants lose what lies along the channel axis of the output."""
-    rank = graph.types[op.output].rank
-    names: list[str] = []
-    for name in op.inputs:
-        if graph.is_constant(name):
-            data = graph.constants[name]
-            axis = 1 - (rank - data.ndim)
-            if axis >= 0 and data.shape[axis] > 1:
-                data = np.take(data, kept[op.output], axis=axis)
-                name = add_float(rewriter, name, data)
-        names.append(name)
-    return tuple(names)
