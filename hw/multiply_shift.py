@@ -21,8 +21,8 @@ class MultiplyShift(wiring.Component):
 
     Stages: parameters are read (2 cycles from block RAM, else 1), meanwhile the sum is limited;
     branch selected (if there are two); product (none for a constant power of two; more where it has
-    several pieces); bias; further shift (if shifts differ); clamp (if it can act). Each ends in a
-    register.
+    several pieces); bias; further shift (if shifts differ); clamp (if it can act); start (if codes
+    begin elsewhere in each channel). Each ends in a register.
 
     Ports:
         word: which channels arrive: word * lanes .. word * lanes + lanes - 1.
@@ -32,7 +32,6 @@ class MultiplyShift(wiring.Component):
 
     def __init__(self, plan: Plan, accumulator: IntType, element: IntType, lanes: int) -> None:
         self._plan = plan
-        self._element = element
         self._lanes = lanes
         self._rom = ParameterRom(plan.columns(lanes))
         super().__init__(
@@ -52,7 +51,7 @@ class MultiplyShift(wiring.Component):
         stages += _product_stages(plan)
         stages += 1
         stages += _select_stages(plan)
-        return stages + plan.clamps
+        return stages + plan.clamps + plan.moves
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -70,7 +69,9 @@ class MultiplyShift(wiring.Component):
             line.add_bias()
             line.shift_right()
             if self._plan.clamps:
-                line.limit(element_shape(self._element))
+                line.limit()
+            if self._plan.moves:
+                line.add_start()
             assert line.at == self.stages(self._plan, self._lanes)
             m.d.comb += self.codes[lane].eq(line.value)
         return m
@@ -167,7 +168,7 @@ class _Lane:
             self.value = self.registered(self.value >> (extra << first), f"shifted{step}")
             self.end_stage()
 
-    def limit(self, shape: object) -> None:
+    def limit(self) -> None:
         """Within low .. high; where that is all of a type, the upper bits decide."""
         low, high = self.parameters.pop("low"), self.parameters.pop("high")
         limited = clamp(self.value, low, high, Mux)
@@ -176,7 +177,14 @@ class _Lane:
             whole = IntType.holding(limits)
             if whole.range == limits:
                 limited = _saturated(self.value, whole.bits, whole.signed)
-        self.value = self.registered(limited, "code", shape)
+        codes = Range(min(self.plan.lows), max(self.plan.highs))
+        self.value = self.registered(
+            limited, "limited", Shape.cast(range(codes.low, codes.high + 1))
+        )
+        self.end_stage()
+
+    def add_start(self) -> None:
+        self.value = self.registered(self.value + self.parameters.pop("start"), "moved")
         self.end_stage()
 
     @property

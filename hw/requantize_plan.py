@@ -47,8 +47,8 @@ class Branch:
 class Plan:
     """A `numerics.Requantize` in the form that is built; every vector has one entry per channel.
 
-    y = clamp((a * m + b) >> (shift + extra), lows, highs) where a is the sum, limited to `sums` if
-    `saturates`.
+    y = clamp((a * m + b) >> (shift + extra), lows, highs) + starts where a is the sum, limited to
+    `sums` if `saturates`.
 
     * The clamp of the sum is left out: it never changes y for a sum within its proven range, which
       is all that arrives. Where it saves a multiplier, the sum is limited to the smallest width
@@ -58,6 +58,8 @@ class Plan:
       that needs no further multiplier; else `extra` is what a channel shifts further.
     * Zeros at the end of all multipliers are dropped, and the same number of bits of the biases:
       floor((a * 2**t * m + b) / 2**s) = floor((a * m + floor(b / 2**t)) / 2**(s - t)).
+    * Where the codes of all channels are equally many but begin elsewhere, the biases count from
+      that beginning, so that all channels are limited alike, and `starts` is added afterwards.
     """
 
     sums: Range
@@ -71,6 +73,7 @@ class Plan:
     shifted: Range
     lows: tuple[int, ...]
     highs: tuple[int, ...]
+    starts: tuple[int, ...]
     powers: bool
 
     @property
@@ -95,6 +98,11 @@ class Plan:
         return self.shifted.low < max(self.lows) or self.shifted.high > min(self.highs)
 
     @property
+    def moves(self) -> bool:
+        """Some channel does not start at 0, see `starts`."""
+        return any(self.starts)
+
+    @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """What the arithmetic takes for each channel, by name."""
         vectors: dict[str, tuple[int, ...]] = {}
@@ -112,6 +120,8 @@ class Plan:
         vectors["extra"] = self.extra
         if self.clamps:
             vectors["low"], vectors["high"] = self.lows, self.highs
+        if self.moves:
+            vectors["start"] = self.starts
         return vectors
 
     def columns(self, lanes: int) -> dict[str, tuple[int, ...]]:
@@ -142,7 +152,15 @@ def plan(epilogue: Requantize, accumulator: IntType, channels: int) -> Plan:
         below = epilogue.negative
         lines.append((spread(below.multipliers), spread(below.biases)))
         pivots = spread(below.pivots)
-    shifts = spread(epilogue.shifts)
+    shifts, lows, highs = (spread(v) for v in (epilogue.shifts, epilogue.lows, epilogue.highs))
+    starts = (0,) * channels
+    spans = tuple(high - low for low, high in zip(lows, highs, strict=True))
+    if len(set(lows)) > 1 and len(set(spans)) == 1:
+        lows, highs, starts = starts, spans, lows
+        lines = [
+            (line, tuple(b - (n << s) for b, n, s in zip(biases, starts, shifts, strict=True)))
+            for line, biases in lines
+        ]
     factors = [m for line, _ in lines for m in line]
     widest = max(shifts)
     powers = all(abs(m).bit_count() <= 1 for m in factors)
@@ -195,8 +213,9 @@ def plan(epilogue: Requantize, accumulator: IntType, channels: int) -> Plan:
         products=products,
         totals=totals,
         shifted=shifted,
-        lows=spread(epilogue.lows),
-        highs=spread(epilogue.highs),
+        lows=lows,
+        highs=highs,
+        starts=starts,
         powers=powers,
     )
 

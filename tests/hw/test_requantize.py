@@ -145,6 +145,29 @@ def _no_clamp(right: Plan) -> Plan:
     return dataclasses.replace(right, lows=tuple(low - 1 for low in right.lows))
 
 
+def _wrong_low(right: Plan) -> Plan:
+    return dataclasses.replace(right, lows=(right.lows[0], right.lows[1] - 1))
+
+
+def _wrong_start(right: Plan) -> Plan:
+    return dataclasses.replace(right, starts=(right.starts[0], right.starts[1] + 1))
+
+
+@pytest.mark.parametrize(("mutate", "highs"), [(_wrong_low, (7, 7)), (_wrong_start, (7, 11))])
+def test_a_wrong_limit_of_one_channel_shows(
+    mutate: Callable[[Plan], Plan], highs: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acc = IntType(10)
+    epilogue = numerics.Requantize((37,), (128,), (8,), (-8, -4), highs, (acc.low,), (acc.high,))
+    frame = _every_sum(acc, 2)
+    block = Requantize(TensorStream(1, len(frame), 2, acc, 2), epilogue, IntType(6), 1)
+    frame = frame.reshape(block.input.beats, 2)
+    check_block(block, np.random.default_rng(0), inputs=[[frame]], stalls=(), reset=False)
+    monkeypatch.setattr("qcompile.hw.requantize.plan", lambda *args: mutate(plan(*args)))
+    with pytest.raises(AssertionError, match=r"beat .* expected"):
+        check_block(block, np.random.default_rng(0), inputs=[[frame]], stalls=(), reset=False)
+
+
 @pytest.mark.parametrize("mutate", [_wrong_shift, _no_half, _wrong_pivot, _no_clamp])
 def test_wrong_hardware_shows(
     mutate: Callable[[Plan], Plan], monkeypatch: pytest.MonkeyPatch
@@ -173,6 +196,45 @@ def test_limits_of_whole_types_and_others(acc_bits: int, low: int, high: int) ->
         block = Requantize(TensorStream(1, len(frame), 2, acc, 2), scaled, IntType(6), 2)
         wanted = _specification(block, frame)
         np.testing.assert_array_equal(simulate(block, frame).outputs[0][0], wanted)
+
+
+@pytest.mark.parametrize("kind", ["common", "separate", "powers"])
+@pytest.mark.parametrize("span", [0, 1, 20, 63])
+@pytest.mark.parametrize("seed", range(2))
+def test_codes_that_begin_elsewhere_in_each_channel(kind: str, span: int, seed: int) -> None:
+    """As many codes in all channels: one clamp for all, and a start to add."""
+    rng = np.random.default_rng([seed, span, ord(kind[0])])
+    acc, channels = IntType(9), 6
+    lows = tuple(int(low) for low in rng.integers(-128, 127 - span, channels, endpoint=True))
+    found = dataclasses.replace(
+        _random_epilogue(rng, acc, IntType(8), channels, kind),
+        lows=lows,
+        highs=tuple(low + span for low in lows),
+    )
+    found = _with_clamp(found, acc, channels)
+    frame = _every_sum(acc, channels)
+    block = Requantize(TensorStream(1, len(frame), channels, acc, channels), found, IntType(8), 6)
+    built = plan(found, acc, channels)
+    assert (set(built.lows), set(built.highs), built.starts) == ({0}, {span}, lows)
+    wanted = _specification(block, frame)
+    np.testing.assert_array_equal(block.compute(frame)[0], wanted)
+    np.testing.assert_array_equal(simulate(block, frame).outputs[0][0], wanted)
+
+
+def test_only_clamps_that_differ_are_parameters() -> None:
+    acc = IntType(10)
+    alike = numerics.Requantize((37,), (1, 2, 3), (8,), (-8,) * 3, (7,), (acc.low,), (acc.high,))
+    apart = dataclasses.replace(alike, lows=(-8, -4, -8))
+    stream = TensorStream(1, 3, 3, acc, 3)
+    for epilogue, varying in ((alike, {"bias"}), (apart, {"bias", "low"})):
+        built = plan(epilogue, acc, 3)
+        assert {name for name, v in built.parameters.items() if len(set(v)) > 1} == varying
+        block = Requantize(stream, epilogue, IntType(6))
+        assert block.stages == 4
+    moved = dataclasses.replace(alike, lows=(-8, -4, -8), highs=(7, 11, 7))
+    built = plan(moved, acc, 3)
+    assert {name for name, v in built.parameters.items() if len(set(v)) > 1} == {"bias", "start"}
+    assert Requantize(stream, moved, IntType(6)).stages == 5
 
 
 @pytest.mark.parametrize(("sums", "lanes"), [(1, 1), (4, 1), (4, 2), (4, 4)])
