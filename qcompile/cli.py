@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qcompile.commands.budget_flags import budget_flags
 from qcompile.commands.prune_flags import prune_fields, prune_flags
 from qcompile.errors import GateError, QCompileError, UsageError, VerificationError
 from qcompile.hdl_options import FifoPolicy
 from qcompile.onnx_options import OnnxInput, OnnxWeights
 from qcompile.options import (
     QUANTIZERS,
+    Effort,
     InputChoice,
     OutputKind,
     RangeMethod,
@@ -112,6 +114,11 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
 )
 @click.option("--calib-images", type=int, metavar="N", help="Use at most N of them.  [32]")
 @click.option(
+    "--effort",
+    type=_values(Effort),
+    help="How much work goes into keeping the result; nearest needs no images.  [normal]",
+)
+@click.option(
     "--range-method", type=_values(RangeMethod), help="How ranges follow from the images.  [best]"
 )
 @click.option(
@@ -141,13 +148,13 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
     "--metric-threshold", type=float, help="Probability of the foreground, one channel.  [0.5]"
 )
 @click.option("--min-dice", type=float, help="Gate: least Dice of the compiled network.")
-@click.option("--max-dice-drop", type=float, help="Gate: most Dice that compilation may cost.")
 @click.option(
-    "--mean-wbits",
+    "--max-dice-drop",
     type=float,
-    metavar="BITS",
-    help="Mean bits of weights, dealt out to the layers by sensitivity (2 is ternary).",
+    help="Most Dice that compilation may cost: without --wbits and --abits it chooses them, with "
+    "them it is a gate.",
 )
+@budget_flags
 @prune_flags
 @click.option(
     "--config",
@@ -283,6 +290,7 @@ def _options(given: dict[str, Any]) -> CompileOptions:
         "data_keys": parse_data_keys,
         "input_kind": InputChoice,
         "output_kind": OutputKind,
+        "effort": Effort,
         "range_method": RangeMethod,
         "fifos": FifoPolicy,
         "onnx_input": OnnxInput,

@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qcompile.budget_options import SEARCH_DEFAULTS, SIZE_BUDGETS
 from qcompile.errors import UsageError
 from qcompile.hdl_options import FOLD_FILE, HDL_DEFAULTS, FifoPolicy
 from qcompile.onnx_options import ONNX_DEFAULTS, ONNX_TARGETS, OnnxInput, OnnxWeights
 from qcompile.options import (
     CompileOptions,
+    Effort,
     InputChoice,
     LayerOverride,
     OutputKind,
@@ -41,7 +43,16 @@ if TYPE_CHECKING:
 
 MAX_CONFIG_BYTES = 16 << 20
 
-_PATHS = ("calib", "data", "output", "dump_ir", "report", "fold", "prune_importance")
+_PATHS = (
+    "calib",
+    "data",
+    "output",
+    "dump_ir",
+    "report",
+    "fold",
+    "prune_importance",
+    "search_cache",
+)
 _WIDTHS = ("wbits", "abits", "first_last_bits")
 _NUMBERS = ("input_scale", "input_mean", "input_std")
 _INTEGERS = ("calib_images", "seed", "workers", "multipliers", "prune_multiple")
@@ -61,6 +72,7 @@ OPTION_KEYS = (
     "input_shapes",
     "input_kind",
     "output_kind",
+    "effort",
     "range_method",
     "data_keys",
     "entry",
@@ -70,6 +82,7 @@ OPTION_KEYS = (
     "fifos",
     "synth",
     *ONNX_DEFAULTS,
+    *(key for key in SEARCH_DEFAULTS if key not in _PATHS),
     "prune",
     *(key for key in PRUNE_DEFAULTS if key not in (*_INTEGERS, *_PATHS)),
     *_INTEGERS,
@@ -85,6 +98,7 @@ PLAN_KEYS = (
     "quantizer",
     "first_last_bits",
     "calib_images",
+    "effort",
     "range_method",
     "input_shapes",
     "input_kind",
@@ -275,6 +289,7 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
     for name, kind in (
         ("input_kind", InputChoice),
         ("output_kind", OutputKind),
+        ("effort", Effort),
         ("range_method", RangeMethod),
         ("fifos", FifoPolicy),
         ("onnx_input", OnnxInput),
@@ -288,7 +303,7 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
             if value not in allowed:
                 raise UsageError(f"{where}: '{value}' is unknown; use {', '.join(allowed)}")
             return kind(value)
-    if key in ("prune", "prune_flops", "prune_bytes"):
+    if key in ("prune", "prune_flops", "prune_bytes", *SIZE_BUDGETS):
         return _text(value, where) if isinstance(value, str) else _number(value, where)
     if key == "prune_exclude":
         return tuple(_text(item, where) for item in _list(value, where))
@@ -385,5 +400,6 @@ _UNKNOWN = {item.name for item in dataclasses.fields(CompileOptions)} - {
     "verbosity",
     "layers",
     "inputs",
+    "budgeted",
 }
 assert not _UNKNOWN, f"options without a TOML key: {_UNKNOWN}"

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcompile.budget_options import check_budgets
+from qcompile.budget_options import accept_budgets, check_budgets
 from qcompile.entry_name import check_entry
 from qcompile.errors import UsageError
 from qcompile.hdl_options import FifoPolicy, check_hdl
@@ -82,10 +82,25 @@ class RangeMethod(enum.Enum):
     BEST = "best"
 
 
+class Effort(enum.Enum):
+    """How much work goes into keeping the result.
+
+    NEAREST rounds every weight to its nearest code and needs no data. The others equalise channels
+    and make up for rounding errors layer by layer: FAST with few samples and without solving,
+    NORMAL in full, BEST in several ways of which it keeps the one closest to the float network.
+    """
+
+    NEAREST = "nearest"
+    FAST = "fast"
+    NORMAL = "normal"
+    BEST = "best"
+
+
 _CHOICES: Mapping[str, type[enum.Enum]] = {
     "input_kind": InputChoice,
     "output_kind": OutputKind,
     "range_method": RangeMethod,
+    "effort": Effort,
     "fifos": FifoPolicy,
     "onnx_input": OnnxInput,
     "onnx_weights": OnnxWeights,
@@ -178,19 +193,22 @@ class CompileOptions:
     """The resolved options of one compilation. Scalars and per-channel lists are tuples.
 
     An empty `wbits` becomes the width that `quantizer` implies: ternary or binary for those two,
-    5 for pow2, else 8. Those from `device` to `synth` are for the target HDL: `clock` in MHz,
-    `target_fps` frames a second to reach, `multipliers` the most hardware multipliers to use,
-    `fold` a file with the folding of each operator.
+    5 for pow2, else 8; an empty `abits` 8. `budgeted` says whether widths are searched for (None:
+    follows from the others); `wbits` and `abits` are then the widest. Those from `device` to
+    `synth` are for the target HDL: `clock` in MHz, `target_fps` frames a second to reach,
+    `multipliers` the most hardware multipliers to use, `fold` a file with the folding of each
+    operator.
     """
 
     target: Target = Target.C
     wbits: str = ""
-    abits: str = DEFAULT_WIDTH
+    abits: str = ""
     quantizer: str = "scaled"
     first_last_bits: str = "8"
     output: Path | None = None
     calib: str | None = None
     calib_images: int = 32
+    effort: Effort = Effort.NORMAL
     range_method: RangeMethod = RangeMethod.BEST
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     input_kind: InputChoice = InputChoice.AUTO
@@ -204,6 +222,14 @@ class CompileOptions:
     min_dice: float | None = None
     max_dice_drop: float | None = None
     mean_wbits: float | None = None
+    max_bytes: str | None = None
+    max_bops: str | None = None
+    max_arena: str | None = None
+    max_luts: str | None = None
+    max_ram_bits: str | None = None
+    scheduler: str | None = None
+    search_cache: Path | None = None
+    budgeted: bool | None = None
     prune: float | str = 0.0
     prune_method: PruneMethod = PruneMethod.L1
     prune_scope: PruneScope = PruneScope.GLOBAL
@@ -237,9 +263,12 @@ class CompileOptions:
     def __post_init__(self) -> None:
         self._accept_plain_values()
         check_quantizer(self.quantizer, "--quantizer")
+        accept_budgets(self)
         if not self.wbits:
             implied = _IMPLIED_WIDTHS.get(self.quantizer, DEFAULT_WIDTH)
             object.__setattr__(self, "wbits", implied)
+        if not self.abits:
+            object.__setattr__(self, "abits", DEFAULT_WIDTH)
         check_width(self.wbits, "--wbits")
         check_width(self.abits, "--abits")
         check_width(self.first_last_bits, "--first-last-bits")
@@ -283,7 +312,7 @@ class CompileOptions:
             value = getattr(self, name)
             if isinstance(value, int | Path) and not isinstance(value, bool):
                 object.__setattr__(self, name, str(value))
-        for name in ("output", "config", "dump_ir", "report", "fold"):
+        for name in ("output", "config", "dump_ir", "report", "fold", "search_cache"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
         for name in ("input_scale", "input_mean", "input_std"):
