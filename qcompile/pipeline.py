@@ -52,6 +52,8 @@ from qcompile.passes.round_scales import RoundScales
 from qcompile.passes.select_output import SelectOutput
 from qcompile.plan import Plan
 from qcompile.printer import print_graph
+from qcompile.prune_options import AUTO, prunes
+from qcompile.pruning import compress, keep_gate, prune_pass, pruning_summary
 from qcompile.report.document import build_report
 from qcompile.report.histograms import OutputHistograms, layer_histograms
 from qcompile.report.layers import layer_rows, measure_fidelity
@@ -82,11 +84,6 @@ def simplify_passes(options: CompileOptions) -> tuple[Pass, ...]:
     )
 
 
-def compress_passes(options: CompileOptions) -> tuple[Pass, ...]:
-    """Removes what matters least."""
-    return (PruneFilters(options.prune),) if options.prune > 0 else ()
-
-
 def quantize_passes(
     options: CompileOptions, plan: Plan, specs: Mapping[str, InputSpec], calibration: Calibration
 ) -> tuple[Pass, ...]:
@@ -109,11 +106,11 @@ def lower_passes(specs: Mapping[str, InputSpec]) -> tuple[Pass, ...]:
 
 def list_passes() -> tuple[tuple[str, str], ...]:
     """Name and purpose of every pass, in order, up to those of the C back end."""
-    options = CompileOptions(prune=0.5)
+    options = CompileOptions()
     quantize = quantize_passes(options, Plan(), {}, Calibration())
     return (
         *(_described(item.name, type(item)) for item in simplify_passes(options)),
-        *(_described(item.name, type(item)) for item in compress_passes(options)),
+        _described(PruneFilters.name, PruneFilters),
         _described("assign-formats", assign_formats),
         _described("calibrate", calibrate),
         *(_described(item.name, type(item)) for item in (*quantize, *lower_passes({}))),
@@ -144,7 +141,17 @@ def compile_model(
     options = options or CompileOptions()
     run = _Run(options.dump_ir is not None, progress or (lambda stage, done, total: None))
     try:
-        return _compile(Path(model), options, run)
+        result = _compile(Path(model), options, run)
+        if options.prune == AUTO:
+            quiet = _Run(False, lambda stage, done, total: None)
+            result = keep_gate(
+                options,
+                result,
+                lambda tried: _compile(Path(model), tried, quiet),
+                lambda found: _compile(Path(model), found, run),
+                run.stage("prune"),
+            )
+        return result
     except QCompileError as error:
         error.dumps = run.dumps
         raise
@@ -167,7 +174,20 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     }
     with run.timed("simplify"):
         simplified = run_passes(imported, simplify_passes(options), run.dump)
-        compressed = run_passes(simplified, compress_passes(options), run.dump)
+    details: dict[str, object] = {}
+    compressed = simplified
+    if prunes(options):
+        with run.timed("prune"):
+            found = compress(
+                prune_pass(options, model, imported, simplified),
+                simplified,
+                options,
+                lambda pruned: _evaluate(simplified, pruned, source, specs, options, run),
+                run.stage("prune"),
+                run.dump,
+            )
+            compressed, options = found.graph, found.options
+            details["pruning"] = pruning_summary(simplified, compressed, found.trials)
     plan = assign_formats(compressed, options)
     with run.timed("calibrate"):
         calibration = _calibration(compressed, plan, source, specs, options.seed, run)
@@ -186,11 +206,10 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     with run.timed("emit"):
         sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
         emitted = emit(integer, options, _metadata(model, sha256, options), feeds, quantized, specs)
-    details = {}
     if options.verify:
         with run.timed("verify"):
             inputs = [*feeds[:VERIFY_INPUTS], *random_feeds(integer, options.seed)]
-            details = emitted.verify(inputs)
+            details |= emitted.verify(inputs)
     with run.timed("evaluate"):
         evaluation = _evaluate(simplified, integer, source, specs, options, run)
     with run.timed("report"):

@@ -10,9 +10,11 @@ from pathlib import Path
 from qcompile.backends.artifacts import Artifacts
 from qcompile.config import plan_text
 from qcompile.graph import Graph
+from qcompile.importance_file import importance_text, read_importance
 from qcompile.options import CompileOptions
 from qcompile.output import write_files
 from qcompile.plan import Plan
+from qcompile.prune_options import IMPORTANCE_FILE
 from qcompile.report.document import Report
 from qcompile.report.html.page import to_html
 from qcompile.report.markdown import to_markdown
@@ -46,9 +48,15 @@ class CompileResult:
 
     def files(self) -> dict[str, str | bytes]:
         """Everything that goes into the output folder: relative path -> content."""
+        pruned_by = self.options.prune_importance
+        scores = {}
+        if pruned_by is not None:
+            # The plan names this copy, so that it repeats the run from its own folder.
+            scores[IMPORTANCE_FILE] = importance_text(read_importance(pruned_by))
         timings = {stage: round(seconds, 4) for stage, seconds in self.timings.items()}
         return {
             **self.artifacts.files,
+            **scores,
             "report.json": self.report.to_json(),
             "report.md": to_markdown(self.report),
             "report.html": to_html(self.report),
