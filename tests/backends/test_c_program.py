@@ -17,6 +17,8 @@ from qcompile.backends.c.names import comment_lines
 from qcompile.backends.c.verify import find_compiler, verify
 from qcompile.errors import ToolError, UnsupportedError, UsageError
 from qcompile.graph import Graph
+from qcompile.numerics import Requantize
+from qcompile.ops import Conv
 from qcompile.packing import TernaryPacking
 from qcompile.sim.executor import Executor
 from qcompile.types import CodebookKind, IntType
@@ -170,6 +172,25 @@ def test_entry_must_be_an_identifier(entry: str) -> None:
 def test_emission_is_reproducible() -> None:
     first = with_vectors(unet(), CBackend("net"))
     assert first.artifacts == with_vectors(unet(), CBackend("net")).artifacts
+
+
+def test_clamps_are_tables_only_where_they_differ() -> None:
+    graph = unet()
+    op = next(op for op in graph.ops if isinstance(op, Conv))
+    assert isinstance(op.epilogue, Requantize)
+    channels = graph.types[op.output].shape[1]
+
+    def emitted(lows: tuple[int, ...]) -> CProgram:
+        changed = dataclasses.replace(op, epilogue=dataclasses.replace(op.epilogue, lows=lows))
+        ops = tuple(changed if other is op else other for other in graph.ops)
+        return CBackend("net").emit(dataclasses.replace(graph, ops=ops))
+
+    plain = CBackend("net").emit(graph)
+    alike = emitted(op.epilogue.lows * channels)
+    assert alike.artifacts == plain.artifacts
+    apart = emitted((0,) * (channels - 1) + (1,))
+    assert "< low[c]" not in str(plain.artifacts.files["net.c"])
+    assert "< low[c]" in str(apart.artifacts.files["net.c"])
 
 
 @needs_gcc
