@@ -21,6 +21,8 @@ from qcompile.exporter.storage import code_limits
 from qcompile.exporter.unchained import Unchained, runnable, unchain
 from qcompile.feeds import Feed, float_feed
 from qcompile.graph import Graph
+from qcompile.lowering.sums import NORM_FRACTION_BITS
+from qcompile.ops import GroupNorm
 from qcompile.sim.executor import Executor
 from qcompile.types import Array, TensorType, per_channel
 
@@ -146,22 +148,22 @@ class _Simulated:
         self._values = values
         self._names = simulated_names(quantized, integer)
 
-    def __contains__(self, value: str) -> bool:
-        return value in self._names
-
     def reals(self, value: str) -> Array:
         """Real numbers as float32, or class indices."""
-        data, kind = self._values[self._names[value]], self.graph.types[value]
-        if data.dtype.kind == "f":
-            return data
+        kind = self.graph.types[value]
+        if kind.is_float:
+            return self._values[self._names[value]]
         if kind.quantization is None:
-            return data.astype(np.int64)
-        return data.astype(np.float32) * np.float32(kind.quantization.scale[0])
+            return self._values[self._names[value]].astype(np.int64)
+        return self.codes(value).astype(np.float32) * np.float32(kind.quantization.scale[0])
 
     def codes(self, value: str) -> Array:
         """Codes as int64."""
         data, kind = self._values[self._names[value]], self.graph.types[value]
-        return data.astype(np.int64) if data.dtype.kind != "f" else codes_of(data, kind)
+        if data.dtype.kind != "f":
+            return data.astype(np.int64)
+        # Read by operators alone that stay float, so the simulator has no need to round it.
+        return np.clip(codes_of(data, kind), kind.codes.low, kind.codes.high)
 
 
 def codes_of(reals: Array, kind: TensorType) -> Array:
@@ -176,7 +178,7 @@ def simulated_names(quantized: Graph, integer: Graph) -> dict[str, str]:
     Lowering keeps the names of operators and the order of their operands, but not all names of
     values: at the boundaries, and around floats, codes and real numbers both exist.
     """
-    candidates: dict[str, list[str]] = {name: [name] for name in quantized.inputs}
+    candidates: dict[str, list[str]] = {}
     for op in quantized.ops:
         lowered = integer.by_name.get(op.name)
         if lowered is None:
@@ -186,11 +188,11 @@ def simulated_names(quantized: Graph, integer: Graph) -> dict[str, str]:
                 candidates.setdefault(value, []).append(name)
         candidates.setdefault(op.output, []).insert(0, lowered.output)
     names = {}
-    for value, found in candidates.items():
+    for value in quantized.activations():
+        found = [*candidates.get(value, ()), f"{value}.codes", value]
+        found = [name for name in found if name in integer.types]
         is_float = quantized.types[value].is_float
         alike = [name for name in found if integer.types[name].is_float == is_float]
-        if value in quantized.inputs and not is_float and len(alike) > 1:
-            alike = alike[1:]  # behind the table; the input itself may be pixels
         names[value] = (alike or found)[0]
     return names
 
@@ -217,7 +219,8 @@ def _compare_operators(
         if kind.quantization is None:
             expected, actual, most = simulated.reals(value), found[name].astype(np.int64), 0
         else:
-            expected, actual, most = simulated.codes(value), codes_of(found[name], kind), MOST_STEPS
+            expected, actual = simulated.codes(value), codes_of(found[name], kind)
+            most = _most_steps(graph, value)
         difference = np.abs(actual - expected)
         if difference.max(initial=0) > most:
             index = tuple(int(i) for i in np.unravel_index(difference.argmax(), difference.shape))
@@ -233,6 +236,12 @@ def _compare_operators(
             real = found[source] if source in found else given[source]
             distance = _distance(real, expected, kind)
             comparison.distance = max(comparison.distance, distance)
+
+
+def _most_steps(graph: Graph, value: str) -> int:
+    """One; two for norms with more bits than their integer form has (14 of fraction)."""
+    is_norm = isinstance(graph.producers.get(value), GroupNorm)
+    return MOST_STEPS + int(is_norm and graph.types[value].integer.bits > NORM_FRACTION_BITS)
 
 
 def _distance(real: Array, codes: Array, kind: TensorType) -> float:

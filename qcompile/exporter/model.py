@@ -20,6 +20,7 @@ from qcompile.exporter.scope import Scope
 from qcompile.exporter.table import EMITTERS
 from qcompile.exporter.writer import IR_VERSIONS, LOWEST_OPSET, Writer, value_info
 from qcompile.graph import Graph, Op
+from qcompile.lowering.islands import stays_float
 from qcompile.ops import MOVEMENT, SumOp
 from qcompile.types import TensorType
 
@@ -121,6 +122,7 @@ class _Export:
         self.writer = Writer(graph.activations(), opset)
         self.reals: dict[str, str] = {}
         self.unrounded: dict[str, str] = {}
+        self.floats: dict[str, str] = {}
 
     def run(self, specs: Mapping[str, InputSpec], pixels: bool) -> None:
         for name in self.graph.inputs:
@@ -128,11 +130,13 @@ class _Export:
             self.reals[name] = emit_input(
                 self.writer, self.dialect, name, kind, specs[name], pixels
             )
+            if specs[name].kind is InputKind.FLOAT32:
+                self.floats[name] = name
         for op in self.graph.ops:
             self._operator(op)
 
     def _operator(self, op: Op) -> None:
-        scope = Scope(self.graph, op, self.writer, self.dialect, self.reals)
+        scope = Scope(self.graph, op, self.writer, self.dialect, self.reals, self.floats)
         before = len(self.writer.nodes)
         real = EMITTERS[type(op)](op, scope)
         if isinstance(op, SumOp):
@@ -141,6 +145,8 @@ class _Export:
         if self._is_quantized(op):
             self.dialect.quantize(self.writer, op.name, real, op.output, scope.kind)
             self.unrounded[op.output] = real
+            if stays_float(self.graph, op):
+                self.floats[op.output] = real
         elif len(self.writer.nodes) == before:
             self.writer.add("Identity", (real,), op.output, op.name)
         else:

@@ -35,7 +35,7 @@ class Qdq:
         self, writer: Writer, label: str, real: str, target: str, kind: TensorType
     ) -> None:
         """Real -> QuantizeLinear -> codes -> DequantizeLinear -> real."""
-        storage = storage_of("value", target, kind)
+        storage = storage_of(target, kind, writer.opset)
         limits = code_limits(kind)
         saturates = limits.is_per_tensor and storage.holds_exactly(limits.range)
         if is_binary(kind):

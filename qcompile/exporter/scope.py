@@ -10,6 +10,7 @@ import numpy as np
 
 from qcompile.exporter.writer import Writer
 from qcompile.graph import Graph, Op
+from qcompile.lowering.islands import stays_float
 from qcompile.types import Array, Shape, TensorType, per_channel
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class Scope:
     """One operator of the quantized graph on its way into the model.
 
-    `reals` says under which name the model has the real number of each value.
+    `reals` says under which name the model has the real number of each value; `floats` has the
+    name before rounding of those that operators which stay float hand on to one another.
     """
 
     graph: Graph
@@ -28,6 +30,7 @@ class Scope:
     writer: Writer
     dialect: Dialect
     reals: dict[str, str]
+    floats: dict[str, str]
 
     @property
     def kind(self) -> TensorType:
@@ -45,13 +48,14 @@ class Scope:
         """The model's float value of an input; constants become float32 initialisers."""
         value = self.op.inputs[index]
         if not self.graph.is_constant(value):
-            return self.reals[value]
+            found = self.reals[value]
+            return self.floats.get(value, found) if stays_float(self.graph, self.op) else found
         data, kind = self.graph.constants[value], self.graph.types[value]
         if not kind.is_float and kind.quantization is not None:
             data = data.astype(np.float32) * kind.quantization.factors(data.shape)
         return self.writer.constant(value, data.astype(np.float32))
 
-    def floats(self, index: int) -> Array | None:
+    def parameter(self, index: int) -> Array | None:
         """The data of a float constant; None where the operator has no such input."""
         if len(self.op.inputs) <= index:
             return None
@@ -67,7 +71,7 @@ class Scope:
 
     def bias(self, index: int = 2) -> str | None:
         """The model's float value of the bias, None without one."""
-        data = self.floats(index)
+        data = self.parameter(index)
         return None if data is None else self.dialect.bias(self, self.op.inputs[index], data)
 
     def node(self, operator: str, *inputs: str, part: str = "", **attributes: Any) -> str:

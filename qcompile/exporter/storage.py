@@ -8,15 +8,11 @@ from typing import Any
 import numpy as np
 
 from qcompile.errors import Unsupported, UnsupportedError
+from qcompile.exporter.writer import WIDE_OPSET
 from qcompile.types import CodeLimits, IntType, Range, TensorType
 
 INT8, UINT8 = Range(-128, 127), Range(0, 255)
-_CHOICES: tuple[tuple[str, Range], ...] = (
-    ("uint8", UINT8),
-    ("int8", INT8),
-    ("uint16", Range(0, 65535)),
-    ("int16", Range(-32768, 32767)),
-)
+INT16, UINT16 = Range(-32768, 32767), Range(0, 65535)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +45,31 @@ def code_limits(kind: TensorType) -> CodeLimits:
     return CodeLimits((element.low,), (element.high,))
 
 
-def storage_of(where: str, node: str, kind: TensorType) -> Storage:
+def storage_of(value: str, kind: TensorType, opset: int) -> Storage:
     """The smallest storage of a value's codes.
+
+    From opset 21 on signed 8-bit codes are stored as uint8 with zero point 128: the optimiser of
+    onnxruntime on x86 makes models of that opset with int8 activations invalid
+    (https://github.com/microsoft/onnxruntime/issues/25526).
 
     Raises:
         UnsupportedError: the codes have more than 16 bits.
     """
     codes = kind.codes
-    signed_first = sorted(_CHOICES, key=lambda item: ("16" in item[0], _sign_differs(item, kind)))
-    for dtype, reach in signed_first:
+    if UINT8.contains(codes):
+        return Storage("uint8", UINT8)
+    if INT8.contains(codes):
+        return Storage("int8", INT8) if opset < WIDE_OPSET else Storage("uint8", UINT8, 128)
+    if codes.high - codes.low <= UINT8.high:
+        # The range of an imported uint8: its zero point brings it back into eight bits.
+        return Storage("uint8", UINT8, -codes.low)
+    for dtype, reach in (("uint16", UINT16), ("int16", INT16)):
         if reach.contains(codes):
             return Storage(dtype, reach)
-        if "16" not in dtype and codes.high - codes.low <= 255:
-            # The range of an imported uint8: the zero point brings it back into eight bits.
-            return Storage("uint8", UINT8, -codes.low)
     raise UnsupportedError(
-        [Unsupported(where, node, f"codes of type {kind.element}", "use at most 16 --abits")],
+        [Unsupported("value", value, f"has codes of type {kind.element}", "use at most 16 bits")],
         "ONNX export",
     )
-
-
-def _sign_differs(item: tuple[str, Range], kind: TensorType) -> bool:
-    return (item[1].low < 0) != kind.integer.signed
 
 
 def weight_storage(element: IntType) -> str | None:

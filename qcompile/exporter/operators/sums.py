@@ -25,30 +25,30 @@ def conv(op: Conv, scope: Scope) -> str:
 
 
 def conv_transpose(op: ConvTranspose, scope: Scope) -> str:
-    """ConvTranspose; pads below 0 become a Pad behind it."""
-    begins = [max(0, pad) for pad in op.pads_begin]
-    ends = [max(0, pad) for pad in op.pads_end]
+    """ConvTranspose; where the output is longer than its reach, a Pad behind it."""
+    # Output padding is that much less to cut off at the end.
+    cuts = [*op.pads_begin]
+    cuts += [pad - extra for pad, extra in zip(op.pads_end, op.output_padding, strict=True)]
     attributes: dict[str, Any] = {
         "kernel_shape": list(scope.shape(1)[2:]),
         "strides": list(op.strides),
-        "pads": [*begins, *ends],
+        "pads": [max(0, cut) for cut in cuts],
         "dilations": list(op.dilations),
         "group": op.groups,
     }
-    if min(*op.pads_begin, *op.pads_end, 0) == 0 and not any(op.output_padding):
+    if min(cuts) >= 0:
         return scope.node("ConvTranspose", *_operands(scope), **attributes)
     # Positions beyond the reach of the kernel have the bias alone.
     x = scope.node("ConvTranspose", scope.real(), scope.weights(), **attributes)
-    before = [-min(0, pad) for pad in op.pads_begin]
-    after = [extra - min(0, pad) for extra, pad in zip(op.output_padding, op.pads_end, strict=True)]
-    sizes = scope.constant("extension", [0, 0, *before, 0, 0, *after], "int64")
+    longer = [max(0, -cut) for cut in cuts]
+    half = len(longer) // 2
+    sizes = scope.constant("extension", [0, 0, *longer[:half], 0, 0, *longer[half:]], "int64")
     x = scope.node("Pad", x, sizes, part="extension")
-    bias = scope.floats(2)
+    bias = scope.parameter(2)
     if bias is None:
         return x
-    return scope.node(
-        "Add", x, scope.by_channel("bias", bias.tolist(), 1, scope.kind.rank), part="bias"
-    )
+    vector = scope.by_channel("bias", bias.tolist(), 1, scope.kind.rank)
+    return scope.node("Add", x, vector, part="bias")
 
 
 def matmul(op: MatMul, scope: Scope) -> str:
@@ -68,7 +68,7 @@ def _operands(scope: Scope) -> list[str]:
 
 def affine(op: Affine, scope: Scope) -> str:
     """Mul and Add by channel."""
-    rank, parameters = scope.kind.rank, [scope.floats(1), scope.floats(2)]
+    rank, parameters = scope.kind.rank, [scope.parameter(1), scope.parameter(2)]
     result = scope.real()
     for operator, part, data in zip(("Mul", "Add"), ("", "shift"), parameters, strict=True):
         if data is not None:

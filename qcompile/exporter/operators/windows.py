@@ -57,7 +57,7 @@ def reduce_mean(op: ReduceMean, scope: Scope) -> str:
 def group_norm(op: GroupNorm, scope: Scope) -> str:
     """InstanceNormalization; of groups of channels as one long channel each."""
     shape, rank = scope.shape(), len(scope.shape())
-    scale, shift = scope.floats(1), scope.floats(2)
+    scale, shift = scope.parameter(1), scope.parameter(2)
     channels = shape[1]
     gains = [1.0] * channels if scale is None else scale.tolist()
     shifts = [0.0] * channels if shift is None else shift.tolist()
