@@ -23,6 +23,7 @@ from qcompile.boundary import InputKind, InputSpec, channel_axis, channels
 from qcompile.errors import GraphError
 from qcompile.graph import Graph, Op, Stage, live_ops, sorted_ops
 from qcompile.lowering.epilogue import make_epilogue
+from qcompile.lowering.islands import stays_float
 from qcompile.lowering.sums import exact_sum, scale_of
 from qcompile.lowering.tables import exp_table, function_table, rounded_codes
 from qcompile.numerics import Requantize
@@ -82,7 +83,7 @@ class _Lowering:
         for name in self.graph.inputs:
             self._lower_input(name)
         for op in self.graph.ops:
-            if self._stays_float(op):
+            if stays_float(self.graph, op):
                 self._keep_float(op)
             else:
                 self._lower(op)
@@ -216,27 +217,6 @@ class _Lowering:
         self._dequantize(value, value)
 
     # Islands --------------------------------------------------------------------------------
-
-    def _stays_float(self, op: Op) -> bool:
-        if isinstance(op, ArgMax | Threshold):
-            return self.graph.types[op.inputs[0]].is_float
-        if self.graph.types[op.output].is_float:
-            return True
-        moves = not isinstance(op, SumOp | Pointwise | Softmax)
-        if moves:
-            return False
-        if any(
-            self.graph.types[value].is_float
-            for value in op.inputs
-            if not self.graph.is_constant(value)
-        ):
-            return True
-        weights = op.inputs[1:2] if isinstance(op, SumOp) else ()
-        return any(
-            self.graph.types[value].is_float and self.graph.types[value].rank > 1
-            for value in weights
-            if self.graph.is_constant(value)
-        )
 
     def _keep_float(self, op: Op) -> None:
         inputs = []
