@@ -83,6 +83,12 @@ class QFormat:
         kept = [power for power in powers if power < clip]
         return (*kept, clip)
 
+    def em_codes(self, reals: Array) -> Array:
+        """`fxp-em` activations in steps of 2**-em_fraction, int64, of float64 numbers."""
+        magnitudes = em_magnitudes(np.abs(reals), self.em_clip)
+        magnitudes = np.where(magnitudes < 2.0**EM_LOWEST, 0.0, magnitudes)
+        return np.asarray(np.sign(reals) * magnitudes * 2.0**self.em_fraction).astype(np.int64)
+
 
 def em_magnitudes(magnitudes: Array, clip: float) -> Array:
     """`fxp-em` of float64 magnitudes: the nearest power of two by logarithm, at most `clip`.

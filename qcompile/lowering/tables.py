@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from qcompile.lowering.published import published_codes, published_format
 from qcompile.numerics import imported_error, round_half_up, rounding_offsets
 from qcompile.ops import Pointwise
 from qcompile.types import Array, CodebookKind, IntType, TensorType
@@ -17,7 +18,10 @@ EXP_TABLE_ONE = 1 << 15
 
 def rounded_codes(reals: Array, scale: Fraction, kind: TensorType) -> Array:
     """Real numbers as codes of the grid `scale`, rounded as the type says (half up, unless it came
-    with the model) and limited to the codes of the type (of all its channels)."""
+    with the model) and limited to the codes of the type (of all its channels); as published in a
+    published format."""
+    if published_format(kind) is not None:
+        return published_codes(np.asarray(reals, dtype=np.float64), kind)
     codes = [_code(Fraction(float(real)) / scale, kind) for real in np.ravel(reals)]
     limited = np.array([min(max(code, kind.codes.low), kind.codes.high) for code in codes])
     return limited.reshape(np.shape(reals)).astype(kind.integer.storage)

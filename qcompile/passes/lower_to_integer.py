@@ -24,6 +24,11 @@ from qcompile.errors import GraphError
 from qcompile.graph import Graph, Op, Stage, live_ops, sorted_ops
 from qcompile.lowering.epilogue import make_epilogue
 from qcompile.lowering.islands import stays_float
+from qcompile.lowering.published import (
+    PublishedEpilogue,
+    published_epilogue,
+    published_format,
+)
 from qcompile.lowering.sums import exact_sum, scale_of
 from qcompile.lowering.tables import exp_table, function_table, rounded_codes
 from qcompile.numerics import Requantize
@@ -321,7 +326,7 @@ class _Lowering:
                 lowered = self._softmax(lowered, op.inputs[0], kind)
         self.codes[op.output] = self._emit(lowered, kind)
 
-    def _lower_sum(self, op: SumOp, kind: TensorType, output: str) -> SumOp:
+    def _lower_sum(self, op: SumOp, kind: TensorType, output: str) -> Op:
         lowered = exact_sum(self.graph, op, kind)
         inputs = [self._codes(value, kind) for value in lowered.op.inputs if self._is_codes(value)]
         for position, data, constant in lowered.constants:
@@ -336,14 +341,36 @@ class _Lowering:
                 f"{op.label()}: the exact sum needs {accumulator.bits} bits, more than "
                 f"{MAX_ACCUMULATOR_BITS}; use fewer --wbits or --abits for this layer"
             )
-        epilogue = make_epilogue(op, lowered.units, lowered.biases, op.activation, kind, reach)
+        real = (op, lowered.units, lowered.biases, op.activation, kind, reach)
+        published = None if published_format(kind) is None else published_epilogue(*real)
+        epilogue = make_epilogue(*real) if published is None else published.epilogue
         if isinstance(epilogue, Requantize) and not INT64.contains(epilogue.product_range()):
             raise GraphError(
                 f"{op.label()}: a sum of {accumulator.bits} bits times its multiplier exceeds "
                 f"64 bits; use fewer --wbits or --abits for this layer"
             )
-        return dataclasses.replace(
+        done = dataclasses.replace(
             integer, activation=type(op.activation)(), epilogue=epilogue, accumulator=accumulator
+        )
+        if published is None or published.table is None:
+            return done
+        return self._indexed(done, published, kind, output)
+
+    def _indexed(
+        self, op: SumOp, found: PublishedEpilogue, kind: TensorType, output: str
+    ) -> Lookup:
+        """The sum gives indices, a table their codes."""
+        assert found.index is not None
+        assert found.table is not None
+        levels = self._fresh(f"{output}.levels")
+        self._emit(dataclasses.replace(op, outputs=(levels,)), TensorType(kind.shape, found.index))
+        data = found.table.astype(kind.integer.storage)
+        constant = self._constant(f"{op.name}.codes", data, TensorType(data.shape, kind.integer))
+        return Lookup(
+            name=self._fresh(f"{op.name}/codes"),
+            inputs=(levels, constant),
+            outputs=(output,),
+            lowest=found.index.low,
         )
 
     def _is_codes(self, value: str) -> bool:
