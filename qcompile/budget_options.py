@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qcompile.errors import UsageError
 from qcompile.prune_options import AUTO, parse_amount
@@ -22,7 +22,7 @@ SEARCHED_QUANTIZERS = ("scaled", "fixed")
 SIZE_BUDGETS = ("max_bytes", "max_bops", "max_arena", "max_luts", "max_ram_bits")
 """Fields that say how large the result may be, each a text that `parse_amount` reads."""
 HDL_BUDGETS = ("max_luts", "max_ram_bits")
-SEARCH_DEFAULTS: Mapping[str, object] = MappingProxyType(
+SEARCH_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {**dict.fromkeys(SIZE_BUDGETS), "scheduler": None, "search_cache": None}
 )
 """The options of a search, with their defaults."""

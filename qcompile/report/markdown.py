@@ -26,25 +26,25 @@ from qcompile.report.summary import (
 def to_markdown(report: Report) -> str:
     """The text of `report.md`."""
     parts = [
-        f"# {_cell(safe_name(report.model))}",
+        f"# {markdown_cell(safe_name(report.model))}",
         f"SHA-256 `{report.sha256}`, compiled by qcompile {report.version}. "
         f"{_sentence(calibration_text(report))} {_sentence(verification_text(report))}",
     ]
-    parts += [f"**Warning:** {_cell(warning)}." for warning in report.warnings]
+    parts += [f"**Warning:** {markdown_cell(warning)}." for warning in report.warnings]
     rows = dice_rows(report)
     if rows:
         parts.append("## Dice")
-        parts.append(_table(DICE_HEAD, rows))
+        parts.append(markdown_table(DICE_HEAD, rows))
         assert report.evaluation is not None
         parts.append(
             f"Means over {report.evaluation.images} images; pooled: the pixels of all images "
             "together. Background is not judged."
         )
     parts.append("## Totals")
-    parts.append(_table(("what", "how much"), totals_lines(report.totals)))
+    parts.append(markdown_table(("what", "how much"), totals_lines(report.totals)))
     parts.append("## Layers")
     parts.append(
-        _table(
+        markdown_table(
             ("Layer", *(column.title for column in COLUMNS)),
             (
                 (safe_name(row.name), *(column.text(row) for column in COLUMNS))
@@ -60,18 +60,18 @@ def to_markdown(report: Report) -> str:
     )
     if report.hardware is not None:
         parts.append("## Hardware")
-        parts.append(_table(("what", "how much"), hardware_lines(report.hardware)))
+        parts.append(markdown_table(("what", "how much"), hardware_lines(report.hardware)))
         if report.hardware.resources:
-            parts.append(_table(RESOURCES_HEAD, resource_rows(report.hardware.resources)))
+            parts.append(markdown_table(RESOURCES_HEAD, resource_rows(report.hardware.resources)))
         parts.append(
-            _table(
+            markdown_table(
                 HARDWARE_HEAD,
                 ((safe_name(row[0]), *row[1:]) for row in hardware_rows(report.hardware)),
             )
         )
     parts.append("## Options")
     parts.append(
-        _table(
+        markdown_table(
             ("option", "value"),
             ((key, option_text(value)) for key, value in report.options.items()),
         )
@@ -79,7 +79,9 @@ def to_markdown(report: Report) -> str:
     if report.details:
         parts.append("## Details")
         parts.append(
-            _table(("what", "value"), ((key, str(value)) for key, value in report.details.items()))
+            markdown_table(
+                ("what", "value"), ((key, str(value)) for key, value in report.details.items())
+            )
         )
     return "\n\n".join(parts) + "\n"
 
@@ -88,13 +90,14 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of plain texts."""
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(markdown_cell(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
+def markdown_cell(text: str) -> str:
     """Text that cannot leave its cell nor become markup."""
     for char in "\\`*_<>|[]":
         text = text.replace(char, f"\\{char}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from qcompile.budget_options import SEARCH_DEFAULTS
 from qcompile.graph import Graph, Op
 from qcompile.ops import MOVEMENT, WEIGHTED
 from qcompile.options import CompileOptions, LayerOverride
@@ -95,7 +96,8 @@ def uniform_plan(graph: Graph, options: CompileOptions, wbits: int, abits: int |
     """What `--wbits` and `--abits` (None: as the options say) would give."""
     width = _weights(wbits, options).width_name
     bits = options.abits if abits is None else str(abits)
-    return assign_formats(graph, replace(options, wbits=width, abits=bits, mean_wbits=None))
+    said = replace(options, **SEARCH_DEFAULTS, mean_wbits=None, budgeted=False)
+    return assign_formats(graph, replace(said, wbits=width, abits=bits))
 
 
 def widths_of(plan: Plan, slots: Mapping[Slot, object]) -> dict[Slot, int]:
