@@ -73,13 +73,13 @@ def choose_examples(
 
 def _reason(rank: int, last: int, change: float) -> str:
     """Why the image at `rank` of all, sorted from loss to gain, is shown."""
+    if 0 < rank < last:
+        return "median change"
     if change == 0:
         return "no change"
     if rank == 0:
         return "largest loss" if change < 0 else "smallest gain"
-    if rank == last:
-        return "largest gain" if change > 0 else "smallest loss"
-    return "median change"
+    return "largest gain" if change > 0 else "smallest loss"
 
 
 def _planes(

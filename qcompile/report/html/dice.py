@@ -166,10 +166,11 @@ def _changes(pairs: Sequence[tuple[ClassScore, ClassScore]]) -> Changes:
     for rank, index in enumerate(np.argsort(points, kind="stable")):
         change = float(points[index])
         top, bottom = y(max(change, 0.0)), y(min(change, 0.0))
+        width = min(70 / count, 6.0)
         bars.append(
             ChangeBar(
-                f"{100 * (rank + 0.15) / count:.2f}%",
-                f"{min(100 * 0.7 / count, 6):.2f}%",
+                f"{100 * (rank + 0.5) / count - width / 2:.2f}%",
+                f"{width:.2f}%",
                 top,
                 round(bottom - top, 1),
                 change < 0,

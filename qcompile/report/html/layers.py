@@ -21,6 +21,9 @@ from qcompile.report.html.scales import (
 )
 from qcompile.report.layers import LayerRow
 
+HIGHEST = 60.0
+"""Decibels at which the axis ends: more only says that a layer hardly computes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tick:
@@ -68,7 +71,7 @@ def layers_picture(report: Report) -> LayersPicture | None:
     }
     if not measured:
         return None
-    axis = linear_axis(list(measured.values()), ticks=3, zero=True)
+    axis = linear_axis([min(value, HIGHEST) for value in measured.values()], ticks=3, zero=True)
     names = short_names(
         [row.name for row in report.layers], [row.operator for row in report.layers]
     )
@@ -89,7 +92,7 @@ def layers_picture(report: Report) -> LayersPicture | None:
 
 def _percent(axis: Axis, decibels: float) -> str:
     """A position across the plot, with room for half a tick's text and for the value's text."""
-    return f"{2 + 80 * axis.place(decibels):.2f}%"
+    return f"{2 + 75 * axis.place(decibels):.2f}%"
 
 
 def _line(

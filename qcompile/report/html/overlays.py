@@ -114,7 +114,7 @@ def _case(example: Example, number: int) -> Case:
         png_address(Image.fromarray(image)),
         (
             Panel("Image", f"{example.label.shape[1]} × {example.label.shape[0]} pixels"),
-            Panel("Truth", "label", mask_address(label)),
+            Panel("Truth", "", mask_address(label)),
             Panel("Float", f"Dice {example.dice_float:.3f}", mask_address(real)),
             Panel("Quantised", f"Dice {example.dice_quantized:.3f}", mask_address(found)),
             Panel(
@@ -176,6 +176,8 @@ def _palette_address(places: Array, colours: Sequence[str], alphas: Sequence[int
 def png_address(image: Image.Image, alphas: bytes | None = None) -> str:
     """An image as `data:image/png;base64,...`; `alphas` are those of its palette."""
     buffer = io.BytesIO()
-    options = {} if alphas is None else {"transparency": alphas}
-    image.save(buffer, "PNG", optimize=True, **options)
+    if alphas is None:
+        image.save(buffer, "PNG")
+    else:
+        image.save(buffer, "PNG", optimize=True, transparency=alphas)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

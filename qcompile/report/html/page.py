@@ -16,7 +16,8 @@ from qcompile.report.html.hardware import hardware_picture
 from qcompile.report.html.histograms import histogram_picture
 from qcompile.report.html.layers import layers_picture
 from qcompile.report.html.names import plain
-from qcompile.report.html.network import MODES, network_picture
+from qcompile.report.html.network import network_picture
+from qcompile.report.html.network_faces import MODES
 from qcompile.report.html.overlays import overlays
 from qcompile.report.html.scales import amount_text, bytes_text, minus
 from qcompile.report.html.trade_off import trade_off_picture

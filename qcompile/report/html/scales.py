@@ -118,14 +118,20 @@ def _nice(step: float) -> float:
 
 
 def log_axis(values: Sequence[float]) -> Axis:
-    """A logarithmic axis with ticks at round numbers; all values are above 0."""
+    """A logarithmic axis with up to five ticks at round numbers; all values are above 0.
+
+    Where all values are alike it is linear: there are no round numbers between them.
+    """
     low, high = min(values) / 1.1, max(values) * 1.1
-    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)
-    marks = sorted(factor * 10.0**power for power in powers for factor in factors)
-    low = max(mark for mark in marks if mark <= low)
-    high = min((mark for mark in marks if mark >= high), default=high)
-    return Axis(low, high, tuple(mark for mark in marks if low <= mark <= high), log=True)
+    if high < 2 * low:
+        return linear_axis(values)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5), (1, 2, 5), (1,)):
+        marks = [factor * 10.0**power for power in powers for factor in factors]
+        ticks = tuple(mark for mark in marks if low <= mark <= high)
+        if len(ticks) <= 5:
+            break
+    return Axis(low, high, ticks, log=True)
 
 
 def bytes_text(count: float) -> str:

@@ -12,7 +12,7 @@ from qcompile.report.trade_off import TradeOffPoint, front
 
 HEIGHT, TOP, BASE = 340, 18, 296
 """Of the picture; the edges of its plot."""
-SPACING_X, SPACING_Y = 0.13, 16
+SPACING_X, SPACING_Y = 0.2, 16
 """Labels closer than this share of the width and these pixels are left out."""
 
 
