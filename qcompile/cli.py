@@ -34,6 +34,7 @@ from qcompile.progress import ProgressBars
 if TYPE_CHECKING:
     from qcompile.options import CompileOptions
     from qcompile.result import CompileResult
+    from qcompile.search.found import Found
 
 logger = logging.getLogger("qcompile")
 
@@ -272,7 +273,17 @@ def command(model: Path, **given: Any) -> None:
         from qcompile.report.table import print_report
 
         print_report(result.report, sys.stdout)
+        if result.searched is not None:
+            _print_search(result.searched)
     _check_gates(result)
+
+
+def _print_search(found: Found) -> None:
+    """Why these widths; the whole trade-off is in the output folder."""
+    from qcompile.search.reasons import summary
+
+    for line in summary(found):
+        click.echo(f"widths: {line}")
 
 
 def _options(given: dict[str, Any]) -> CompileOptions:

@@ -18,6 +18,8 @@ from qcompile.prune_options import IMPORTANCE_FILE
 from qcompile.report.document import Report
 from qcompile.report.html.page import to_html
 from qcompile.report.markdown import to_markdown
+from qcompile.search.found import Found
+from qcompile.search.trade_off_files import trade_off_files
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class CompileResult:
         timings: stage -> seconds.
         verified: whether C and simulator agreed; None if not asked for.
         dumps: the graph after each pass as text, by file name (only with `dump_ir`).
+        searched: what was tried for the budgets; None without any.
     """
 
     options: CompileOptions
@@ -45,6 +48,7 @@ class CompileResult:
     timings: Mapping[str, float] = field(default_factory=dict)
     verified: bool | None = None
     dumps: Mapping[str, str] = field(default_factory=dict)
+    searched: Found | None = None
 
     def files(self) -> dict[str, str | bytes]:
         """Everything that goes into the output folder: relative path -> content."""
@@ -56,6 +60,7 @@ class CompileResult:
         timings = {stage: round(seconds, 4) for stage, seconds in self.timings.items()}
         return {
             **self.artifacts.files,
+            **({} if self.searched is None else trade_off_files(self.searched)),
             **scores,
             "report.json": self.report.to_json(),
             "report.md": to_markdown(self.report),

@@ -69,8 +69,8 @@ def to_markdown(found: Found) -> str:
 _EXPLANATION = (
     "Noise is what rounding adds to the sums that read a tensor, relative to their variance (for\n"
     "weights: what error-compensated rounding cannot undo). Bits were given where the last column\n"
-    "is large for what they cost. Operators that are not listed have a width that the search leaves\n"
-    "alone: first and last layers, outputs, what only moves codes, and overrides."
+    "is large for what they cost. Operators that are not listed have a width that the search\n"
+    "leaves alone: first and last layers, outputs, what only moves codes, and overrides."
 )
 
 
