@@ -100,10 +100,10 @@ class Format:
             return IntType(self.bits, signed=signed)
         if self.quantizer is Quantizer.FIXED:
             return IntType(self.q.digits + (1 if signed else 0), signed)
-        return magnitude_type(self._largest, signed)
+        return magnitude_type(self.largest, signed)
 
     @property
-    def _largest(self) -> int:
+    def largest(self) -> int:
         """The largest magnitude of an activation in a published fixed-point format."""
         assert self.q is not None
         paper = self.quantizer is Quantizer.FXP_PAPER
@@ -196,13 +196,15 @@ class LayerPlan:
     """One operator, or one graph input (which has no weights).
 
     A given `scale` (of the output, real units a code) needs no calibration. Where a format says
-    its own scale, that is the scale.
+    its own scale, that is the scale. `imported` says that the output's format came with the model:
+    it is none of the user's business, and not written into plans.
     """
 
     output: Format
     weights: Format | None = None
     scale: float | None = None
     signed: bool | None = None
+    imported: bool = False
 
     def __post_init__(self) -> None:
         if self.scale is None and self.output.given_scale is not None:

@@ -37,6 +37,8 @@ def _verify_type(graph: Graph, name: str, kind: TensorType) -> None:
     limits = kind.limits
     assert limits is not None
     if not isinstance(kind.element, IntType):
+        if kind.quantization is not None and kind.quantization.imported is not None:
+            return  # a float on a grid that came with the model (AbsorbQuantizers)
         raise GraphError(f"graph '{graph.name}': value '{name}' is {kind}, but has limits of codes")
     channels = kind.shape[1] if kind.rank > 1 else 1
     if len(limits.low) not in (1, channels):

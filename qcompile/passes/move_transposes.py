@@ -13,6 +13,7 @@ from qcompile.ops import (
     ArgMax,
     Concat,
     Div,
+    FakeQuantize,
     Mul,
     Pad,
     Pointwise,
@@ -176,7 +177,7 @@ def _movable(graph: Graph, op: Op) -> bool:
         )
     if isinstance(op, (ReduceMean, ArgMax)):
         return op.keepdims
-    return isinstance(op, (Pointwise, Rescale, Softmax, Concat, Pad, Slice))
+    return isinstance(op, (Pointwise, Rescale, Softmax, Concat, Pad, Slice, FakeQuantize))
 
 
 def _with_axes(op: Op, permutation: _Permutation) -> Op:

@@ -11,6 +11,7 @@ from qcompile.errors import UsageError
 from qcompile.graph import Graph, Op, Rewriter
 from qcompile.ops import (
     ArgMax,
+    FakeQuantize,
     HardSigmoid,
     Rescale,
     Reshape,
@@ -127,8 +128,12 @@ def _end(graph: Graph, output: str) -> _End:
     function: Op | None = None
     classes: Op | None = None
     movements: list[Op] = []
+    before_rounding: tuple[str, tuple[Op, ...]] | None = None
     while (op := graph.producers.get(value)) is not None:
-        if isinstance(op, (Reshape, Transpose)):
+        if isinstance(op, FakeQuantize) and function is None and classes is None:
+            # Rounded probabilities count as the probabilities; rounded logits are the logits.
+            before_rounding = before_rounding or (value, tuple(movements))
+        elif isinstance(op, (Reshape, Transpose)):
             movements.insert(0, op)
         elif isinstance(op, (ArgMax, Threshold)) and classes is None and function is None:
             # The movements so far were those of the class map, which goes away.
@@ -138,6 +143,11 @@ def _end(graph: Graph, output: str) -> _End:
         else:
             break
         value = op.inputs[0]
+    if before_rounding is not None and function is None and classes is None:
+        value, movements = before_rounding[0], list(before_rounding[1])
+        while isinstance(op := graph.producers.get(value), FakeQuantize):
+            value = op.inputs[0]
+        value = before_rounding[0]
     return _End(value, function, classes, tuple(movements), isinstance(op, HardSigmoid))
 
 
