@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qcompile.commands.budget_flags import budget_flags
+from qcompile.commands.data_flags import data_fields, data_flags
 from qcompile.commands.prune_flags import prune_fields, prune_flags
+from qcompile.data_options import DATA_PATHS
 from qcompile.errors import GateError, QCompileError, UsageError, VerificationError
 from qcompile.hdl_options import FifoPolicy
 from qcompile.onnx_options import OnnxInput, OnnxWeights
@@ -24,7 +26,6 @@ from qcompile.options import (
     InputChoice,
     OutputKind,
     RangeMethod,
-    parse_data_keys,
     parse_input_shape,
     parse_numbers,
     parse_target,
@@ -110,8 +111,7 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
 @click.option(
     "--calib",
     metavar="FILE|DIR",
-    help="Calibration images: .npz (FILE.npz:KEY chooses an array), .npy, or a folder of "
-    "PNG or TIFF images.",
+    help="Calibration images: .npz (FILE.npz:KEY chooses an array), .npy, or what --images takes.",
 )
 @click.option("--calib-images", type=int, metavar="N", help="Use at most N of them.  [32]")
 @click.option(
@@ -139,15 +139,7 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
 @click.option(
     "--output-kind", type=_values(OutputKind), help="What the compiled network returns.  [auto]"
 )
-@click.option("--data", metavar="FILE.npz", help="Images and labels to measure Dice on.")
-@click.option(
-    "--data-keys",
-    metavar="IMAGES,LABELS",
-    help="Arrays in --data.  [val_x,val_y or x,y or images,labels]",
-)
-@click.option(
-    "--metric-threshold", type=float, help="Probability of the foreground, one channel.  [0.5]"
-)
+@data_flags
 @click.option("--min-dice", type=float, help="Gate: least Dice of the compiled network.")
 @click.option(
     "--max-dice-drop",
@@ -298,7 +290,6 @@ def _options(given: dict[str, Any]) -> CompileOptions:
         flags["input_shapes"] = shapes
     converters = {
         "target": parse_target,
-        "data_keys": parse_data_keys,
         "input_kind": InputChoice,
         "output_kind": OutputKind,
         "effort": Effort,
@@ -311,6 +302,7 @@ def _options(given: dict[str, Any]) -> CompileOptions:
         if flags[name] is not None:
             flags[name] = convert(flags[name])
     prune_fields(flags)
+    data_fields(flags)
     for name in ("input_scale", "input_mean", "input_std"):
         if flags[name] is not None:
             flags[name] = parse_numbers(flags[name], f"--{name.replace('_', '-')}")
@@ -337,7 +329,8 @@ def _check_places(model: Path, folder: Path, options: CompileOptions) -> None:
     if model.is_dir():
         raise UsageError(f"{model}: is a folder; give the path of an ONNX model")
     check_output(folder)
-    for flag, text in (("--calib", options.calib), ("--data", options.data)):
+    for name in DATA_PATHS:
+        flag, text = f"--{name}", getattr(options, name)
         if text is not None and not any(
             Path(place).exists() for place in (text, text.rpartition(":")[0] or text)
         ):

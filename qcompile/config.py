@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcompile.budget_options import SEARCH_DEFAULTS, SIZE_BUDGETS
+from qcompile.data_options import DATA_CHOICES, DATA_PATHS, DATA_TEXTS
 from qcompile.errors import UsageError
 from qcompile.hdl_options import FOLD_FILE, HDL_DEFAULTS, FifoPolicy
 from qcompile.onnx_options import ONNX_DEFAULTS, ONNX_TARGETS, OnnxInput, OnnxWeights
@@ -44,8 +45,7 @@ if TYPE_CHECKING:
 MAX_CONFIG_BYTES = 16 << 20
 
 _PATHS = (
-    "calib",
-    "data",
+    *DATA_PATHS,
     "output",
     "dump_ir",
     "report",
@@ -75,6 +75,9 @@ OPTION_KEYS = (
     "effort",
     "range_method",
     "data_keys",
+    *DATA_CHOICES,
+    *DATA_TEXTS,
+    "object_metrics",
     "entry",
     "separate_weights",
     "verify",
@@ -309,10 +312,20 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
         return tuple(_text(item, where) for item in _list(value, where))
     if key == "data_keys":
         keys = tuple(_text(item, where) for item in _list(value, where))
-        if len(keys) != 2:
-            raise UsageError(f"{where}: needs two keys, those of the images and of the labels")
+        if len(keys) not in (2, 3):
+            raise UsageError(
+                f"{where}: needs the keys of the images and of the labels, perhaps of the cases"
+            )
         return keys
-    if key in ("verify", "separate_weights", "synth"):
+    if key in DATA_CHOICES:
+        kinds = DATA_CHOICES[key]
+        allowed = [item.value for item in kinds]
+        if value not in allowed:
+            raise UsageError(f"{where}: '{value}' is unknown; use {', '.join(allowed)}")
+        return kinds(value)
+    if key == "tile_halo" and isinstance(value, int):
+        return str(_integer(value, where))
+    if key in ("verify", "separate_weights", "synth", "object_metrics"):
         return _boolean(value, where)
     if key in _INTEGERS:
         return _integer(value, where)
@@ -320,7 +333,7 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
         return _number(value, where)
     if key in _PATHS:
         path = folder / _text(value, where)
-        return str(path) if key in ("calib", "data") else path
+        return str(path) if key in DATA_PATHS else path
     return _text(value, where)
 
 

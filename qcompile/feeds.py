@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,17 +16,16 @@ Feed = Mapping[str, Array]
 """Input name -> data."""
 
 
-def choose_input_kind(choice: InputChoice, arrays: Iterable[Array], label: str) -> InputKind:
+def choose_input_kind(choice: InputChoice, is_float: bool, label: str) -> InputKind:
     """The compiled network's input kind: what is asked for, or what the data at hand are.
 
     Raises:
         DataError: uint8 is asked for but the data are floats.
     """
-    is_float = any(array.dtype.kind == "f" for array in arrays)
     if choice is InputChoice.UINT8 and is_float:
         raise DataError(
             f"{label}: has floats, which a network with uint8 input cannot take; "
-            f"use --input-kind float32 or give uint8 pixels"
+            f"use --input-kind float32, or give uint8 pixels (--window makes them)"
         )
     if choice is InputChoice.FLOAT32 or is_float:
         return InputKind.FLOAT32

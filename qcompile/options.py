@@ -16,6 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcompile.budget_options import accept_budgets, check_budgets
+from qcompile.data_options import (
+    DATA_CHOICES,
+    DATA_PATHS,
+    DATA_TEXTS,
+    DataOptions,
+    check_data,
+)
 from qcompile.entry_name import check_entry
 from qcompile.errors import UsageError
 from qcompile.hdl_options import FifoPolicy, check_hdl
@@ -102,6 +109,7 @@ _CHOICES: Mapping[str, type[enum.Enum]] = {
     "range_method": RangeMethod,
     "effort": Effort,
     "fifos": FifoPolicy,
+    **DATA_CHOICES,
     "onnx_input": OnnxInput,
     "onnx_weights": OnnxWeights,
     "prune_method": PruneMethod,
@@ -189,7 +197,7 @@ class LayerOverride:
 
 
 @dataclass(frozen=True, slots=True)
-class CompileOptions:
+class CompileOptions(DataOptions):
     """The resolved options of one compilation. Scalars and per-channel lists are tuples.
 
     An empty `wbits` becomes the width that `quantizer` implies: ternary or binary for those two,
@@ -206,7 +214,6 @@ class CompileOptions:
     quantizer: str = "scaled"
     first_last_bits: str = "8"
     output: Path | None = None
-    calib: str | None = None
     calib_images: int = 32
     effort: Effort = Effort.NORMAL
     range_method: RangeMethod = RangeMethod.BEST
@@ -216,9 +223,6 @@ class CompileOptions:
     input_mean: tuple[float, ...] = (0.0,)
     input_std: tuple[float, ...] = (1.0,)
     output_kind: OutputKind = OutputKind.AUTO
-    data: str | None = None
-    data_keys: tuple[str, str] | None = None
-    metric_threshold: float = 0.5
     min_dice: float | None = None
     max_dice_drop: float | None = None
     mean_wbits: float | None = None
@@ -273,7 +277,6 @@ class CompileOptions:
         check_width(self.abits, "--abits")
         check_width(self.first_last_bits, "--first-last-bits")
         _check_range("--calib-images", self.calib_images, 1, 1_000_000)
-        _check_range("--metric-threshold", self.metric_threshold, 0.0, 1.0)
         _check_range("--min-dice", self.min_dice, 0.0, 1.0)
         _check_range("--max-dice-drop", self.max_dice_drop, 0.0, 1.0)
         _check_range("--seed", self.seed, 0, 2**32 - 1)
@@ -299,7 +302,8 @@ class CompileOptions:
         check_onnx(self)
         check_budgets(self)
         check_prune(self)
-        if self.data is None and (self.min_dice is not None or self.max_dice_drop is not None):
+        check_data(self)
+        if not self.has_evaluation and (self.min_dice, self.max_dice_drop) != (None, None):
             raise UsageError("--min-dice and --max-dice-drop need --data to measure Dice on")
 
     def _accept_plain_values(self) -> None:
@@ -308,7 +312,7 @@ class CompileOptions:
         Raises:
             UsageError: a choice is unknown.
         """
-        for name in ("wbits", "abits", "first_last_bits", "calib", "data"):
+        for name in ("wbits", "abits", "first_last_bits", *DATA_PATHS, *DATA_TEXTS):
             value = getattr(self, name)
             if isinstance(value, int | Path) and not isinstance(value, bool):
                 object.__setattr__(self, name, str(value))
@@ -417,18 +421,6 @@ def parse_numbers(text: str, flag: str) -> tuple[float, ...]:
                 f"{flag}: '{text}' is no number or list of numbers; write e.g. 1/255 or 0.5,0.4,0.3"
             ) from None
     return tuple(values)
-
-
-def parse_data_keys(text: str) -> tuple[str, str]:
-    """'IMAGES,LABELS' as a pair.
-
-    Raises:
-        UsageError: the text has another form.
-    """
-    images, separator, labels = text.partition(",")
-    if not separator or not images or not labels or "," in labels:
-        raise UsageError(f"--data-keys: '{text}' is not of the form IMAGES,LABELS")
-    return images, labels
 
 
 def _check_range(flag: str, value: float | None, low: float, high: float) -> None:

@@ -8,26 +8,25 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qcompile import __version__
-from qcompile.boundary import InputKind, InputSpec
+from qcompile.boundary import InputSpec
 from qcompile.config import option_text, options_table
 from qcompile.data import (
-    EvaluationData,
-    calibration_feeds,
-    generated_feeds,
-    load_evaluation,
+    Sources,
+    load_sources,
     random_feeds,
     read_calibration,
+    reading_options,
     shape_from_images,
 )
 from qcompile.errors import QCompileError
-from qcompile.evaluate import Evaluation, evaluate
-from qcompile.feeds import Feed, choose_input_kind, float_feed, integer_feed
+from qcompile.evaluate import Evaluation, Judging, evaluate
+from qcompile.feeds import float_feed, integer_feed
 from qcompile.graph import Graph
 from qcompile.importer import declared_shapes, import_model
 from qcompile.onnx_options import ONNX_TARGETS
@@ -161,7 +160,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     with run.timed("import"):
         shapes = _input_shapes(model, options)
         imported = import_model(model, shapes)
-        source = _load_sources(imported, options)
+        source = load_sources(imported, options)
     # What the data decided goes into the plan, which repeats the run without them.
     options = replace(
         options,
@@ -278,16 +277,6 @@ class _Run:
         self.dumps[f"{len(self.dumps):02d}-{name}.txt"] = print_graph(graph)
 
 
-@dataclass(frozen=True)
-class _Sources:
-    """Calibration and evaluation data in the network's shapes."""
-
-    feeds: Sequence[Feed]
-    origin: str
-    kind: InputKind
-    evaluation: EvaluationData | None
-
-
 def _input_shapes(model: Path, options: CompileOptions) -> Mapping[str, Shape]:
     """The given shapes; dynamic axes of a single input may come from the calibration images."""
     if options.input_shapes or options.calib is None:
@@ -298,35 +287,15 @@ def _input_shapes(model: Path, options: CompileOptions) -> Mapping[str, Shape]:
     ((name, sizes),) = declared.items()
     if all(size is not None for size in sizes[1:]) or len(sizes) < 3:
         return options.input_shapes
-    images = read_calibration(options.calib, {name: sizes[1] or 1})[name]
-    first = images[0][None] if isinstance(images, list) else images
-    shape = shape_from_images(first, sizes)
+    images = read_calibration(options.calib, {name: sizes[1] or 1}, reading_options(options))[name]
+    shape = shape_from_images(images[0].load()[None], sizes)
     return options.input_shapes if shape is None else {name: shape}
-
-
-def _load_sources(graph: Graph, options: CompileOptions) -> _Sources:
-    shapes = {name: graph.types[name].shape for name in graph.inputs}
-    evaluation = None
-    if options.data is not None:
-        evaluation = load_evaluation(options.data, shapes, options.data_keys)
-    if options.calib is not None:
-        feeds = calibration_feeds(options.calib, shapes, options.calib_images)
-        arrays = [array for feed in feeds for array in feed.values()]
-        if evaluation is not None:
-            arrays += [array for image in evaluation.images for array in image.values()]
-        kind = choose_input_kind(options.input_kind, arrays, "--calib")
-        return _Sources(feeds, "data", kind, evaluation)
-    arrays = []
-    if evaluation is not None:
-        arrays = [array for image in evaluation.images for array in image.values()]
-    kind = choose_input_kind(options.input_kind, arrays, "--data")
-    return _Sources(generated_feeds(shapes, options.seed), "generated", kind, evaluation)
 
 
 def _calibration(
     graph: Graph,
     plan: Plan,
-    source: _Sources,
+    source: Sources,
     specs: Mapping[str, InputSpec],
     seed: int,
     run: _Run,
@@ -350,7 +319,7 @@ def _metadata(model: Path, sha256: str, options: CompileOptions) -> dict[str, st
 def _evaluate(
     float_graph: Graph,
     integer_graph: Graph,
-    source: _Sources,
+    source: Sources,
     specs: Mapping[str, InputSpec],
     options: CompileOptions,
     run: _Run,
@@ -362,7 +331,7 @@ def _evaluate(
         integer_graph,
         source.evaluation,
         specs,
-        options.metric_threshold,
+        Judging.of(options),
         options.workers or None,
         run.stage("evaluate"),
     )

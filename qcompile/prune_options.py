@@ -179,7 +179,7 @@ def check_prune(options: CompileOptions) -> None:
 
 
 def _check_auto(options: CompileOptions) -> None:
-    if options.max_dice_drop is None or options.data is None:
+    if options.max_dice_drop is None or not options.has_evaluation:
         raise UsageError(
             "--prune without a ratio searches for the largest one that keeps --max-dice-drop on "
             "--data; give both, or a ratio"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from qcompile.report.hardware import HardwareReport
 from qcompile.report.histograms import LayerHistograms
 from qcompile.report.layers import LayerRow
 from qcompile.report.metrics import ClassScore
+from qcompile.report.objects import ObjectScore
 from qcompile.report.trade_off import TradeOffPoint
 
 SCHEMA = "qcompile-report"
@@ -31,7 +33,7 @@ NOT_ASSURED = (
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the network. Dice is the mean over classes of the mean over images.
+    """Sums over the network. Dice: mean over classes of what `--dice-over` says.
 
     Attributes:
         weight_bytes_nominal: constants at their nominal width, tables apart.
@@ -232,17 +234,34 @@ def _totals(totals: Totals) -> dict[str, Any]:
 
 
 def _dice(evaluation: Evaluation) -> dict[str, Any]:
+    tiling = evaluation.tiling
     return {
         "images": evaluation.images,
+        "cases": list(evaluation.case_names) or None,
+        "over": evaluation.over.value,
+        "empty": evaluation.empty.value,
+        "tiles": None
+        if tiling.halo is None
+        else {
+            "halo": list(tiling.halo),
+            "stride": list(tiling.stride),
+            "exact": tiling.exact,
+        },
         "classes": [
             {
                 "label": real.label,
                 "float": _score(real),
                 "quantized": _score(quantized),
-                "difference": round(quantized.mean - real.mean, 6),
+                "difference": _number(quantized.over(evaluation.over) - real.over(evaluation.over)),
             }
             for real, quantized in zip(
                 evaluation.float_scores, evaluation.quantized_scores, strict=True
+            )
+        ],
+        "objects": [
+            {"label": real.label, "float": _objects(real), "quantized": _objects(quantized)}
+            for real, quantized in zip(
+                evaluation.float_objects, evaluation.quantized_objects, strict=True
             )
         ],
     }
@@ -250,10 +269,40 @@ def _dice(evaluation: Evaluation) -> dict[str, Any]:
 
 def _score(score: ClassScore) -> dict[str, Any]:
     return {
-        "mean": round(score.mean, 6),
-        "pooled": round(score.pooled, 6),
-        "per_image": [round(value, 6) for value in score.per_image],
+        "mean": _number(score.mean),
+        "case_mean": _number(score.case_mean) if score.cases else None,
+        "pooled": _number(score.pooled),
+        "iou_mean": _number(score.iou_mean),
+        "iou_case_mean": _number(score.iou_case_mean) if score.cases else None,
+        "iou_pooled": _number(score.iou_pooled),
+        "per_image": [_number(value) for value in score.per_image],
+        "per_case": [_number(value) for value in score.per_case] if score.cases else None,
     }
+
+
+def _objects(score: ObjectScore) -> dict[str, Any]:
+    return {
+        "mean": _three(score.mean_f1, score.mean_dice, score.mean_hausdorff),
+        "pooled": _three(score.pooled_f1, score.pooled_dice, score.pooled_hausdorff),
+        "per_image": [
+            {
+                **_three(item.f1(score.empty), item.dice(score.empty), item.hausdorff(score.empty)),
+                "found": item.found,
+                "wanted": item.wanted,
+                "right": item.right,
+            }
+            for item in score.images
+        ],
+    }
+
+
+def _three(f1: float, dice: float, hausdorff: float) -> dict[str, float | None]:
+    return {"f1": _number(f1), "dice": _number(dice), "hausdorff": _number(hausdorff)}
+
+
+def _number(value: float) -> float | None:
+    """None for what does not count."""
+    return None if math.isnan(value) else round(value, 6)
 
 
 def _layer(row: LayerRow) -> dict[str, Any]:

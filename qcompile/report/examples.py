@@ -57,9 +57,9 @@ def choose_examples(
         float_scores: Dice of each class and image.
         quantized_scores: likewise.
     """
-    before = np.mean([item.per_image for item in float_scores], axis=0)
-    after = np.mean([item.per_image for item in quantized_scores], axis=0)
-    order = np.argsort(after - before, kind="stable")
+    before, after = _per_image(float_scores), _per_image(quantized_scores)
+    judged = np.flatnonzero(~np.isnan(before))
+    order = judged[np.argsort((after - before)[judged], kind="stable")]
     last = len(order) - 1
     found = []
     for rank in sorted({0, last // 2, last}):
@@ -69,6 +69,14 @@ def choose_examples(
         if planes is not None:
             found.append(Example(index, why, *planes, float(before[index]), float(after[index])))
     return tuple(found)
+
+
+def _per_image(scores: Sequence[ClassScore]) -> Array:
+    """Mean over those classes that count in an image; NaN where none does."""
+    values = np.array([item.per_image for item in scores])
+    counted = ~np.isnan(values)
+    sums = np.where(counted, values, 0).sum(axis=0)
+    return np.asarray(np.where(counted.any(axis=0), sums, np.nan) / counted.sum(axis=0).clip(1))
 
 
 def _reason(rank: int, last: int, change: float) -> str:

@@ -18,6 +18,7 @@ from qcompile.report.summary import (
     DICE_HEAD,
     calibration_text,
     dice_rows,
+    dice_text,
     totals_lines,
     verification_text,
 )
@@ -35,10 +36,9 @@ def to_markdown(report: Report) -> str:
     if rows:
         parts.append("## Dice")
         parts.append(markdown_table(DICE_HEAD, rows))
-        assert report.evaluation is not None
         parts.append(
-            f"Means over {report.evaluation.images} images; pooled: the pixels of all images "
-            "together. Background is not judged."
+            f"{_sentence(dice_text(report))} Pooled: the pixels of all images together. "
+            "Background is not judged."
         )
     parts.append("## Totals")
     parts.append(markdown_table(("what", "how much"), totals_lines(report.totals)))

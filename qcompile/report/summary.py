@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from qcompile.data_options import DiceOver, EmptyDice
 from qcompile.report.columns import NOTHING, count_text
 from qcompile.report.document import Report, Totals
 
@@ -41,34 +43,75 @@ DICE_HEAD = ("Dice", "float", "quantised", "difference", "pooled float", "pooled
 
 
 def dice_rows(report: Report) -> list[tuple[str, ...]]:
-    """A row for each class and, for several classes, their mean; empty without evaluation."""
+    """For each class Dice over images, over cases and IoU; for several classes the mean that the
+    totals have; then single objects. Empty without evaluation."""
     evaluation = report.evaluation
     if evaluation is None:
         return []
-    rows: list[tuple[str, ...]] = []
-    for real, quantized in zip(evaluation.float_scores, evaluation.quantized_scores, strict=True):
-        rows.append(
-            (
-                f"class {real.label}",
-                f"{real.mean:.4f}",
-                f"{quantized.mean:.4f}",
-                f"{quantized.mean - real.mean:+.4f}",
-                f"{real.pooled:.4f}",
-                f"{quantized.pooled:.4f}",
-            )
-        )
-    if len(rows) > 1:
-        rows.append(
-            (
-                "mean",
-                f"{evaluation.dice_float:.4f}",
-                f"{evaluation.dice_quantized:.4f}",
-                f"{-evaluation.drop:+.4f}",
-                NOTHING,
-                NOTHING,
-            )
-        )
+    pairs = list(zip(evaluation.float_scores, evaluation.quantized_scores, strict=True))
+    rows = [_row(f"class {a.label}", a.mean, b.mean, a.pooled, b.pooled) for a, b in pairs]
+    if evaluation.case_names:
+        rows += [_row(f"class {a.label}, cases", a.case_mean, b.case_mean) for a, b in pairs]
+    if len(pairs) > 1:
+        what = {DiceOver.CASE: "mean, cases", DiceOver.POOLED: "mean, pooled"}
+        title = what.get(evaluation.over, "mean")
+        rows.append(_row(title, evaluation.dice_float, evaluation.dice_quantized))
+    rows += [
+        _row(f"IoU, class {a.label}", a.iou_mean, b.iou_mean, a.iou_pooled, b.iou_pooled)
+        for a, b in pairs
+    ]
+    for a, b in zip(evaluation.float_objects, evaluation.quantized_objects, strict=True):
+        title = f"objects {a.label}"
+        rows.append(_row(f"{title}, F1", a.mean_f1, b.mean_f1, a.pooled_f1, b.pooled_f1))
+        rows.append(_row(f"{title}, Dice", a.mean_dice, b.mean_dice, a.pooled_dice, b.pooled_dice))
+        distances = a.mean_hausdorff, b.mean_hausdorff, a.pooled_hausdorff, b.pooled_hausdorff
+        rows.append(_row(f"{title}, Hausdorff", *distances, digits=2))
     return rows
+
+
+def _row(
+    title: str,
+    before: float,
+    after: float,
+    pooled_before: float = math.nan,
+    pooled_after: float = math.nan,
+    digits: int = 4,
+) -> tuple[str, ...]:
+    def text(value: float, sign: str = "") -> str:
+        return NOTHING if math.isnan(value) else f"{value:{sign}.{digits}f}"
+
+    return (
+        title,
+        text(before),
+        text(after),
+        text(after - before, "+"),
+        text(pooled_before),
+        text(pooled_after),
+    )
+
+
+_EMPTY = {
+    EmptyDice.ONE: "images without a class, in mask and prediction, count 1",
+    EmptyDice.ZERO: "images without a class, in mask and prediction, count 0",
+    EmptyDice.SKIP: "images whose mask lacks a class do not count for it",
+}
+
+
+def dice_text(report: Report) -> str:
+    """One line on what the means are of; empty without evaluation."""
+    evaluation = report.evaluation
+    if evaluation is None:
+        return ""
+    count = evaluation.images
+    what = f"means over {count} image{'' if count == 1 else 's'}"
+    if evaluation.case_names:
+        what += f" (slices) of {len(evaluation.case_names)} cases"
+    text = f"{what}; {_EMPTY[evaluation.empty]}"
+    halo = evaluation.tiling.halo
+    if halo is not None:
+        exact = "equal to whole images" if evaluation.tiling.exact else "less than the network sees"
+        text += f"; tiles with a halo of {'x'.join(map(str, halo))} pixels ({exact})"
+    return text
 
 
 _TARGETS = {

@@ -23,6 +23,7 @@ from qcompile.report.summary import (
     DICE_HEAD,
     calibration_text,
     dice_rows,
+    dice_text,
     totals_lines,
     verification_text,
 )
@@ -62,6 +63,7 @@ def _print(report: Report, console: Console) -> None:
     if rows:
         console.print()
         console.print(_numbers(DICE_HEAD, rows))
+        console.print(Text(dice_text(report)))
     console.print()
     console.print(Text(calibration_text(report)))
     console.print(Text(verification_text(report)))

@@ -13,7 +13,7 @@ import numpy as np
 from qcompile.boundary import InputSpec
 from qcompile.data import EvaluationData
 from qcompile.errors import QCompileError
-from qcompile.evaluate import evaluate
+from qcompile.evaluate import Judging, evaluate
 from qcompile.feeds import Feed, float_feed, integer_feed
 from qcompile.graph import Graph
 from qcompile.options import CompileOptions
@@ -86,7 +86,7 @@ def _measured(problem: Problem, job: Json) -> Measured:
         lowered.integer,
         problem.evaluation,
         problem.specs,
-        options.metric_threshold,
+        Judging.of(options),
         workers=1,
     )
     return dataclasses.replace(result, dice=found.dice_quantized, dice_float=found.dice_float)

@@ -23,17 +23,17 @@ LAYERS = (
         "onnx_options",
         "budget_options",
         "prune_options",
+        "data_options",
         "entry_name",
         "devices",
     },
     {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
     | {"printer", "verifier", "verify_integer", "verify_limits", "fold_file"}
-    | {"importance_file"},
+    | {"importance_file", "receptive_field"},
     {"backends"},
     {
         "config",
         "data",
-        "data_files",
         "evaluate",
         "feeds",
         "pipeline",

@@ -13,15 +13,14 @@ from PIL import Image
 from qcompile.boundary import InputKind, InputSpec, channel_axis
 from qcompile.data import (
     calibration_feeds,
-    evenly,
-    fit_images,
     generated_feeds,
     load_evaluation,
     shape_from_images,
-    tiles,
 )
+from qcompile.data.calibration import evenly
+from qcompile.data.fitting import fit_images
+from qcompile.data.tiling import Tiling, cut_tile, grid_of
 from qcompile.errors import DataError
-from qcompile.evaluate import assemble
 from qcompile.feeds import choose_input_kind, float_feed, integer_feed
 from qcompile.graph import Graph, Stage
 from qcompile.options import InputChoice
@@ -104,11 +103,12 @@ def test_channel_axis() -> None:
 
 def test_tiles_are_put_back_in_place() -> None:
     image = pixels(1, 16, 36)
-    parts = tiles(image, GREY)
+    grid = grid_of(image.shape, GREY, Tiling())
+    parts = [cut_tile(image, GREY, grid, index) for index in range(len(grid))]
     assert len(parts) == 6
     assert parts[0].shape == GREY
-    planes = [part[0, 0] for part in parts]
-    np.testing.assert_array_equal(assemble(planes, (16, 36), (8, 12)), image[0])
+    np.testing.assert_array_equal(parts[4][0, 0], image[0, 8:, 12:24])
+    np.testing.assert_array_equal(grid.assemble([part[0, 0] for part in parts]), image[0])
 
 
 def test_choice_of_images_is_even_and_stable() -> None:
@@ -155,7 +155,7 @@ def test_damaged_and_deep_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.png"):
         calibration_feeds(str(tmp_path), {"in": GREY}, 9)
     Image.fromarray(pixels(8, 12).astype(np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="8 bits"):
+    with pytest.raises(DataError, match="uint16; say how they become pixels with --window"):
         calibration_feeds(str(tmp_path), {"in": GREY}, 9)
 
 
@@ -187,7 +187,7 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path: Path, shape: str) ->
 
 
 def test_large_arrays_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qcompile.data_files.PIECE_BYTES", 7)
+    monkeypatch.setattr("qcompile.data.arrays.PIECE_BYTES", 7)
     images = np.asfortranarray(pixels(3, 8, 12))
     np.savez_compressed(tmp_path / "a.npz", x=images)
     (feed, *_) = calibration_feeds(str(tmp_path / "a.npz"), {"in": GREY}, 9)
@@ -273,13 +273,11 @@ def test_compiled_networks_get_pixels_or_floats() -> None:
 
 
 def test_input_kind_follows_the_data() -> None:
-    floats, bytes_ = np.zeros(2, np.float32), np.zeros(2, np.uint8)
-    assert choose_input_kind(InputChoice.AUTO, [bytes_], "x") is InputKind.UINT8
-    assert choose_input_kind(InputChoice.AUTO, [floats], "x") is InputKind.FLOAT32
-    assert choose_input_kind(InputChoice.AUTO, [], "x") is InputKind.UINT8
-    assert choose_input_kind(InputChoice.FLOAT32, [bytes_], "x") is InputKind.FLOAT32
+    assert choose_input_kind(InputChoice.AUTO, False, "x") is InputKind.UINT8
+    assert choose_input_kind(InputChoice.AUTO, True, "x") is InputKind.FLOAT32
+    assert choose_input_kind(InputChoice.FLOAT32, False, "x") is InputKind.FLOAT32
     with pytest.raises(DataError, match="uint8"):
-        choose_input_kind(InputChoice.UINT8, [floats], "x")
+        choose_input_kind(InputChoice.UINT8, True, "x")
 
 
 def test_generated_inputs_repeat() -> None:

@@ -25,7 +25,8 @@ from qcompile.report.metrics import (
     is_probability,
     logit,
     overlap,
-    score,
+    overlaps,
+    scores_from,
 )
 from qcompile.types import (
     FLOAT32,
@@ -41,16 +42,18 @@ from qcompile.types import (
 def test_dice_counts() -> None:
     prediction = np.array([[1, 1, 0], [2, 0, 0]])
     label = np.array([[1, 0, 0], [2, 2, 0]])
-    assert overlap(prediction, label, 1) == Overlap(1, 3)
-    assert overlap(prediction, label, 2).dice == pytest.approx(2 / 3)
-    assert overlap(prediction, label, 3).dice == 1.0
-    assert Overlap(0, 4).dice == 0.0
+    assert overlap(prediction, label, 1) == Overlap(1, 3, 1)
+    assert overlap(prediction, label, 2).dice() == pytest.approx(2 / 3)
+    assert overlap(prediction, label, 2).iou() == pytest.approx(1 / 2)
+    assert overlap(prediction, label, 3).dice() == 1.0
+    assert Overlap(0, 4, 2).dice() == 0.0
 
 
 def test_mean_and_pooled_differ() -> None:
     one = np.array([1, 1, 1, 1, 1, 1, 1, 1])
     few = np.array([1, 0, 0, 0, 0, 0, 0, 0])
-    (result,) = score([one, few], [one, few * 0 + np.roll(few, 1)], [1])
+    counts = [overlaps(one, one, [1]), overlaps(few, np.roll(few, 1), [1])]
+    (result,) = scores_from(counts, [1])
     assert result.per_image == (1.0, 0.0)
     assert result.mean == 0.5
     assert result.pooled == pytest.approx(16 / 18)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from qcompile.config import PLAN_KEYS, load_config, plan_text, resolve
+from qcompile.data_options import parse_data_keys
 from qcompile.errors import UsageError
 from qcompile.options import (
     CompileOptions,
@@ -15,7 +16,6 @@ from qcompile.options import (
     LayerOverride,
     OutputKind,
     Target,
-    parse_data_keys,
     parse_input_shape,
     parse_numbers,
     parse_target,
@@ -105,7 +105,7 @@ def test_plain_values_from_python() -> None:
         ("[options]\nprune = 1.0\n", ["is no ratio"]),
         ('[options]\ntarget = "rtl"\n', ["'rtl' is no target; use c, hdl or sim"]),
         ('[options]\noutput_kind = "mask"\n', ["'mask' is unknown", "classes"]),
-        ('[options]\ndata_keys = ["a"]\n', ["two keys"]),
+        ('[options]\ndata_keys = ["a"]\n', ["the keys of the images"]),
         ("[options\n", ["not valid TOML"]),
         ("[options]\nmin_dice = 0.5\n", ["need --data"]),
     ],

@@ -1,4 +1,4 @@
-"""Reading arrays and images from files that nobody vouches for: no pickles, sizes checked."""
+"""Reading arrays from files that nobody vouches for: no pickles, sizes checked."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -19,12 +18,7 @@ from qcompile.types import Array
 MAX_ARRAY_BYTES = 1 << 30
 """A larger array is refused: it is split more easily than waited for."""
 PIECE_BYTES = 1 << 22
-MAX_FOLDER_IMAGES = 100_000
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
-_SCALED_MODES = {"1": "L", "P": "RGB", "LA": "L", "CMYK": "RGB", "YCbCr": "RGB", "PA": "RGB"}
-_PLAIN_MODES = ("L", "RGB", "RGBA")
-# What zipfile, zlib, numpy and pillow raise at damaged files; encrypted ones are RuntimeErrors.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     ValueError,
     EOFError,
@@ -38,6 +32,8 @@ _DAMAGED = (
     zlib.error,
     zipfile.BadZipFile,
 )
+"""What zipfile, zlib, numpy, pillow and nibabel raise at damaged files; encrypted ones are
+RuntimeErrors."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +43,12 @@ class ArrayFile:
     path: Path
     keys: tuple[str, ...]
 
-    def read(self, key: str) -> Array:
+    def read(self, key: str, kinds: str = "biuf") -> Array:
         """
+        Args:
+            key: of the array; '' for a `.npy`.
+            kinds: of elements that are taken, as `numpy.dtype.kind`.
+
         Raises:
             DataError: the entry is missing, damaged, too large or not made of numbers.
         """
@@ -58,10 +58,10 @@ class ArrayFile:
         try:
             if not key:
                 with self.path.open("rb") as stream:
-                    return _read_npy(stream, label)
+                    return _read_npy(stream, label, kinds)
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{key}.npy") as stream:
-                return _read_npy(stream, label)
-        except _DAMAGED as error:
+                return _read_npy(stream, label, kinds)
+        except DAMAGED as error:
             raise DataError(f"{label}: cannot be read as an array ({error})") from None
 
 
@@ -80,7 +80,7 @@ def open_arrays(path: Path) -> ArrayFile:
             names = [name for name in archive.namelist() if name.endswith(".npy")]
     except zipfile.BadZipFile:
         raise DataError(f"{path}: is neither .npz nor .npy; save it with numpy.savez") from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be opened ({reason})") from None
     if not names:
@@ -88,7 +88,7 @@ def open_arrays(path: Path) -> ArrayFile:
     return ArrayFile(path, tuple(name.removesuffix(".npy") for name in names))
 
 
-def _read_npy(stream: IO[bytes], label: str) -> Array:
+def _read_npy(stream: IO[bytes], label: str, kinds: str) -> Array:
     """The array of a `.npy` stream, whose header is believed only after a look at it."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
@@ -98,7 +98,7 @@ def _read_npy(stream: IO[bytes], label: str) -> Array:
     else:
         raise DataError(f"{label}: .npy version {version} is not supported; save it anew")
     shape, fortran, dtype = header
-    if dtype.hasobject or dtype.kind not in "biuf":
+    if dtype.hasobject or dtype.kind not in kinds:
         raise DataError(
             f"{label}: has elements of type {dtype}; only numbers are read, never pickled objects"
         )
@@ -122,52 +122,6 @@ def _read_npy(stream: IO[bytes], label: str) -> Array:
         place[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
         done += len(piece)
     return flat.reshape(shape, order="F" if fortran else "C")
-
-
-def read_folder(folder: Path, channels: int) -> Iterator[Array]:
-    """The PNG and TIFF images of a folder, sorted by name, as uint8 [H, W] or [H, W, C].
-
-    A TIFF with several pages gives several images.
-
-    Args:
-        folder: not searched further down.
-        channels: of the network's input; colour images become grey for 1, alpha is dropped for 3.
-
-    Raises:
-        DataError: there are no images, or one is damaged, too large or of more than 8 bits.
-    """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise DataError(f"{folder}: holds no .png, .tif or .tiff images")
-    if len(paths) > MAX_FOLDER_IMAGES:
-        raise DataError(f"{folder}: holds more than {MAX_FOLDER_IMAGES} images; use fewer")
-    for path in paths:
-        yield from _read_image(path, channels)
-
-
-def _read_image(path: Path, channels: int) -> Iterator[Array]:
-    from PIL import Image, ImageSequence
-
-    try:
-        with Image.open(path) as image:
-            for page in ImageSequence.Iterator(image):
-                yield np.asarray(_converted(page, path.name, channels))
-    except (*_DAMAGED, Image.DecompressionBombError) as error:
-        raise DataError(f"{path.name}: cannot be read as an image ({error})") from None
-
-
-def _converted(page: Any, name: str, channels: int) -> Any:
-    mode = str(page.mode)
-    if mode in _SCALED_MODES:
-        page = page.convert(_SCALED_MODES[mode])
-    elif mode not in _PLAIN_MODES:
-        raise DataError(
-            f"{name}: has pixels of mode {mode}; convert it to 8 bits, or give floats in a .npz"
-        )
-    wanted = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
-    if wanted is not None and page.mode != wanted and wanted != "RGBA":
-        page = page.convert(wanted)
-    return page
 
 
 def _listing(names: tuple[str, ...], most: int = 10) -> str:
