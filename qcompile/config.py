@@ -37,6 +37,7 @@ from qcompile.prune_options import (
     PruneConstants,
     PruneMethod,
     PruneScope,
+    prunes,
 )
 
 if TYPE_CHECKING:
@@ -192,13 +193,20 @@ def plan_text(
     lines += comment.splitlines()
     header = "".join(f"# {_printable(line)}\n" for line in lines)
     document: dict[str, Any] = {"options": options_table(options)}
-    document["input"] = [_input_table(name, layer) for name, layer in plan.inputs.items()]
+    document["input"] = [
+        _input_table(name, layer) for name, layer in plan.inputs.items() if not layer.imported
+    ]
     document["layer"] = []
     for name, layer in plan.layers.items():
         table: dict[str, Any] = {"name": name}
         leading = layer.weights or layer.output
         if layer.weights is not None:
             table["wbits"] = layer.weights.width_name
+        if layer.imported:
+            # The model itself says what its output is.
+            if layer.weights is not None:
+                document["layer"].append({**table, "quantizer": leading.quantizer.value})
+            continue
         table["abits"] = layer.output.width_name
         table["quantizer"] = leading.quantizer.value
         if layer.output.quantizer is not leading.quantizer:
@@ -221,7 +229,9 @@ def options_table(options: CompileOptions) -> dict[str, Any]:
         keys = (*keys, *ONNX_DEFAULTS)
     for key in keys:
         value = getattr(options, key)
-        if value is None or (key in PRUNE_DEFAULTS and value == PRUNE_DEFAULTS[key]):
+        if value is None:
+            continue
+        if key in PRUNE_DEFAULTS and (not prunes(options) or value == PRUNE_DEFAULTS[key]):
             continue
         if hasattr(value, "value"):
             value = value.value
@@ -325,7 +335,7 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
         return kinds(value)
     if key == "tile_halo" and isinstance(value, int):
         return str(_integer(value, where))
-    if key in ("verify", "separate_weights", "synth", "object_metrics"):
+    if key in ("verify", "separate_weights", "synth", "object_metrics", "prune_refit"):
         return _boolean(value, where)
     if key in _INTEGERS:
         return _integer(value, where)

@@ -7,6 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from qcompile.errors import GraphError
+from qcompile.lowering.published import published_codes, published_format
 from qcompile.lowering.published import published_codes, published_format
 from qcompile.numerics import imported_error, round_half_up, rounding_offsets
 from qcompile.ops import Pointwise
@@ -34,6 +36,32 @@ def _code(steps: Fraction, kind: TensorType) -> int:
         return round_half_up(steps)
     offsets = rounding_offsets(kind.quantization.imported, imported_error(kind.codes))
     return math.floor(steps + offsets[1 if steps < 0 else 0])
+
+
+def boundary_offset(value: str, kind: TensorType) -> float:
+    """What is added to floats, in steps, before the floor that makes codes of them.
+
+    Raises:
+        GraphError: the rounding depends on the sign, or is none of a floor.
+    """
+    q = published_format(kind)
+    if q is not None:
+        assert kind.codebook is not None
+        if kind.codebook.kind is not CodebookKind.FXP_PAPER or q.fraction or kind.codes.low < 0:
+            raise GraphError(
+                f"value '{value}': floats cannot become {kind.codebook.name}; use --input-kind "
+                f"uint8, or keep weights and activations of a layer both in integers"
+            )
+        return 0.0
+    if kind.quantization is None or kind.quantization.imported is None:
+        return 0.5
+    offsets = rounding_offsets(kind.quantization.imported, imported_error(kind.codes))
+    if offsets[0] != offsets[1] and kind.codes.low < 0:
+        raise GraphError(
+            f"value '{value}': rounding mode {kind.quantization.imported.value} of signed values "
+            f"cannot be applied to floats; use --input-kind uint8, or export with ROUND"
+        )
+    return float(offsets[0])
 
 
 def function_table(

@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from qcompile.errors import UsageError
-from qcompile.graph import Graph, Op
-from qcompile.ops import MOVEMENT, Conv, ConvTranspose, MatMul
+from qcompile.graph import Graph
+from qcompile.ops import MOVEMENT, WEIGHTED
 from qcompile.options import CompileOptions, InputChoice, LayerOverride
+from qcompile.passes.imported_formats import imported_plan
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer, parse_format
 
 PIXEL_BITS = 8
-
-WEIGHTED: tuple[type[Op], ...] = (Conv, ConvTranspose, MatMul)
 
 
 def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
@@ -39,7 +38,7 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
     boundary = parse_format(options.first_last_bits, uniform, "--first-last-bits")
     _check_matches(options.layers, [op.name for op in graph.ops], "layer", "operator")
     _check_matches(options.inputs, graph.inputs, "input", "graph input")
-    ends, tail = _first_and_last(graph)
+    ends, tail = first_and_last(graph)
     inputs: dict[str, LayerPlan] = {}
     for name in graph.inputs:
         plain = activation if activation.is_float else _wider(boundary, activation)
@@ -70,7 +69,7 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
             plain = _wider(boundary, activation) if is_end else activation
             output = override.output_format(plain, uniform.value)
         layers[op.name] = LayerPlan(output, weights, override.scale, override.signed)
-    return Plan(inputs, layers)
+    return imported_plan(graph, Plan(inputs, layers), options)
 
 
 def _is_plain_pixels(options: CompileOptions) -> bool:
@@ -105,7 +104,7 @@ def _format_of(
     return layers[graph.producers[value].name].output
 
 
-def _first_and_last(graph: Graph) -> tuple[frozenset[str], frozenset[str]]:
+def first_and_last(graph: Graph) -> tuple[frozenset[str], frozenset[str]]:
     """Names of the first and last weighted operators, and of all operators with none behind."""
     before: set[str] = set()
     first: set[str] = set()

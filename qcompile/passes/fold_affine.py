@@ -117,7 +117,7 @@ def _fold_backwards(graph: Graph, affine: Affine) -> Graph | None:
     if isinstance(producer, _Weighted):
         weights = exact(graph, producer.inputs[1])
         bias = vector(graph, producer.inputs, 2, channels, 0.0)
-        parameters = (_scaled_outputs(producer, weights, scale), bias * scale + shift)
+        parameters = (scaled_outputs(producer, weights, scale), bias * scale + shift)
         suffixes = ("weight", "bias")
     elif isinstance(producer, (Affine, GroupNorm)):
         old_scale = vector(graph, producer.inputs, 1, channels, 1.0)
@@ -130,6 +130,8 @@ def _fold_backwards(graph: Graph, affine: Affine) -> Graph | None:
         add_float(rewriter, f"{producer.name}.{suffix}", data)
         for suffix, data in zip(suffixes, parameters, strict=True)
     ]
+    if isinstance(producer, _Weighted):
+        _keep_grid(graph, rewriter, producer.inputs[1], names[0], scale)
     folded = dataclasses.replace(
         producer,
         inputs=(producer.inputs[0], *names),
@@ -141,7 +143,18 @@ def _fold_backwards(graph: Graph, affine: Affine) -> Graph | None:
     return rewriter.finish()
 
 
-def _scaled_outputs(op: _Weighted, weights: Array, scale: Array) -> Array:
+def _keep_grid(graph: Graph, rewriter: Rewriter, old: str, new: str, factor: Array) -> None:
+    """Weights that came on a grid are on the grid times the factor of each output channel."""
+    kind = graph.types[old]
+    if kind.quantization is None:
+        return
+    magnitudes = np.where(factor == 0, 1.0, np.abs(factor))
+    scales = tuple((np.asarray(kind.quantization.scale) * magnitudes).tolist())
+    grid = dataclasses.replace(kind.quantization, scale=scales)
+    rewriter.set_type(new, dataclasses.replace(kind, quantization=grid))
+
+
+def scaled_outputs(op: _Weighted, weights: Array, scale: Array) -> Array:
     """Weights of an operator whose output channels are multiplied by `scale`."""
     if isinstance(op, MatMul):
         return weights * scale
@@ -164,6 +177,8 @@ def _fold_forwards(graph: Graph, affine: Affine) -> Graph | None:
         return None
     if isinstance(consumer, MatMul) and graph.types[affine.output].rank != 2:
         return None
+    if graph.types[consumer.inputs[1]].quantization is not None:
+        return None  # scaled inputs would take the weights off the grid that they came with
     weights = exact(graph, consumer.inputs[1])
     outputs = graph.types[consumer.output].shape[
         consumer.channel_axis(graph.types[consumer.output].rank)
@@ -174,7 +189,7 @@ def _fold_forwards(graph: Graph, affine: Affine) -> Graph | None:
     rewriter = Rewriter(graph)
     inputs = (
         affine.inputs[0],
-        add_float(rewriter, f"{consumer.name}.weight", _scaled_inputs(consumer, weights, scale)),
+        add_float(rewriter, f"{consumer.name}.weight", scaled_inputs(consumer, weights, scale)),
         add_float(rewriter, f"{consumer.name}.bias", bias),
     )
     rewriter.replace(consumer, dataclasses.replace(consumer, inputs=inputs))
@@ -189,7 +204,7 @@ def _takes_shift(op: Op) -> bool:
     return isinstance(op, MatMul)
 
 
-def _scaled_inputs(op: _Weighted, weights: Array, scale: Array) -> Array:
+def scaled_inputs(op: _Weighted, weights: Array, scale: Array) -> Array:
     """Weights of an operator whose input channels were multiplied by `scale`."""
     if isinstance(op, Conv):
         grouped = weights.reshape(op.groups, -1, *weights.shape[1:])

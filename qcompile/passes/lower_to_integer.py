@@ -29,8 +29,13 @@ from qcompile.lowering.published import (
     published_epilogue,
     published_format,
 )
+from qcompile.lowering.published import (
+    PublishedEpilogue,
+    published_epilogue,
+    published_format,
+)
 from qcompile.lowering.sums import exact_sum, scale_of
-from qcompile.lowering.tables import exp_table, function_table, rounded_codes
+from qcompile.lowering.tables import boundary_offset, exp_table, function_table, rounded_codes
 from qcompile.numerics import Requantize
 from qcompile.ops import (
     MOVEMENT,
@@ -103,7 +108,7 @@ class _Lowering:
             self.graph.inputs,
             self.graph.outputs,
             ops,
-            {value: kind for value, kind in self.types.items() if value in used},
+            {value: kind.settled() for value, kind in self.types.items() if value in used},
             {value: data for value, data in self.constants.items() if value in used},
         )
 
@@ -270,7 +275,7 @@ class _Lowering:
             inputs=(self.reals[value],),
             outputs=(target or self._codes_name(value),),
             inverse=(1 / kind.quantization.scale[0],),
-            offset=(0.5,),
+            offset=(boundary_offset(value, kind),),
             low=kind.codes.low,
             high=kind.codes.high,
         )
