@@ -15,7 +15,7 @@ import click
 
 from qcompile.commands.budget_flags import budget_flags
 from qcompile.commands.data_flags import data_fields, data_flags
-from qcompile.commands.prune_flags import prune_fields, prune_flags
+from qcompile.commands.prune_flags import prune_fields, prune_flags, refuse_idle_flags
 from qcompile.data_options import DATA_PATHS
 from qcompile.errors import GateError, QCompileError, UsageError, VerificationError
 from qcompile.hdl_options import FifoPolicy
@@ -306,7 +306,9 @@ def _options(given: dict[str, Any]) -> CompileOptions:
     for name in ("input_scale", "input_mean", "input_std"):
         if flags[name] is not None:
             flags[name] = parse_numbers(flags[name], f"--{name.replace('_', '-')}")
-    return resolve(flags)
+    options = resolve(flags)
+    refuse_idle_flags(flags, options)
+    return options
 
 
 def _start_logging(verbosity: int) -> None:

@@ -235,9 +235,10 @@ class CompileOptions(DataOptions):
     search_cache: Path | None = None
     budgeted: bool | None = None
     prune: float | str = 0.0
-    prune_method: PruneMethod = PruneMethod.L1
+    prune_method: PruneMethod = PruneMethod.AUTO
     prune_scope: PruneScope = PruneScope.GLOBAL
     prune_constants: PruneConstants = PruneConstants.FOLD
+    prune_refit: bool | None = None
     prune_flops: str | None = None
     prune_bytes: str | None = None
     prune_multiple: int = 1

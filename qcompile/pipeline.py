@@ -47,12 +47,13 @@ from qcompile.passes.quantize_activations import QuantizeActivations, resolved_p
 from qcompile.passes.quantize_weights import QuantizeWeights
 from qcompile.passes.recognise_group_norm import RecogniseGroupNorm
 from qcompile.passes.recognise_silu import RecogniseSilu
+from qcompile.passes.refit_readers import RefitReaders
 from qcompile.passes.round_scales import RoundScales
 from qcompile.passes.select_output import SelectOutput
 from qcompile.plan import Plan
 from qcompile.printer import print_graph
 from qcompile.prune_options import AUTO, prunes
-from qcompile.pruning import compress, keep_gate, prune_pass, pruning_summary
+from qcompile.pruning import compress, keep_gate, make_pruner, pruning_summary
 from qcompile.report.document import build_report
 from qcompile.report.histograms import OutputHistograms, layer_histograms
 from qcompile.report.layers import layer_rows, measure_fidelity
@@ -110,6 +111,7 @@ def list_passes() -> tuple[tuple[str, str], ...]:
     return (
         *(_described(item.name, type(item)) for item in simplify_passes(options)),
         _described(PruneFilters.name, PruneFilters),
+        _described(RefitReaders.name, RefitReaders),
         _described("assign-formats", assign_formats),
         _described("calibrate", calibrate),
         *(_described(item.name, type(item)) for item in (*quantize, *lower_passes({}))),
@@ -178,7 +180,14 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     if prunes(options):
         with run.timed("prune"):
             found = compress(
-                prune_pass(options, model, imported, simplified),
+                make_pruner(
+                    options,
+                    model,
+                    imported,
+                    simplified,
+                    lambda: [float_feed(feed, specs) for feed in source.feeds],
+                    run.stage("importance"),
+                ),
                 simplified,
                 options,
                 lambda pruned: _evaluate(simplified, pruned, source, specs, options, run),

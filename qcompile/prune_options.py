@@ -27,10 +27,13 @@ _SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 class PruneMethod(enum.Enum):
     """Where the importance of a filter comes from.
 
-    L1: mean of |w|. L2: root of the mean of w * w. BN: the scale of the batch norm behind it.
-    FILE: `--prune-importance`.
+    AUTO: ERROR with calibration images, else L1. ERROR: what its readers lose without it, on those
+    images. L1: mean of |w|. L2: root of the mean of w * w. BN: the scale of the batch norm behind
+    it. FILE: `--prune-importance`.
     """
 
+    AUTO = "auto"
+    ERROR = "error"
     L1 = "l1"
     L2 = "l2"
     BN = "bn"
@@ -56,9 +59,10 @@ class PruneConstants(enum.Enum):
 
 PRUNE_DEFAULTS: Mapping[str, object] = MappingProxyType(
     {
-        "prune_method": PruneMethod.L1,
+        "prune_method": PruneMethod.AUTO,
         "prune_scope": PruneScope.GLOBAL,
         "prune_constants": PruneConstants.FOLD,
+        "prune_refit": None,
         "prune_flops": None,
         "prune_bytes": None,
         "prune_multiple": 1,
@@ -125,8 +129,8 @@ def prunes(options: CompileOptions) -> bool:
 
 
 def accept_prune_values(options: CompileOptions) -> None:
-    """From Python and TOML, numbers will do for budgets, and one pattern for a list of them; a file
-    of scores says that they are to be used."""
+    """Resolves what depends on other options. From Python and TOML, numbers will do for budgets,
+    and one pattern for a list of them."""
     for name in ("prune_flops", "prune_bytes"):
         value = getattr(options, name)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -135,8 +139,15 @@ def accept_prune_values(options: CompileOptions) -> None:
         object.__setattr__(options, "prune_exclude", (options.prune_exclude,))
     if isinstance(options.prune_importance, str):
         object.__setattr__(options, "prune_importance", Path(options.prune_importance))
-    if options.prune_importance is not None and options.prune_method is PruneMethod.L1:
-        object.__setattr__(options, "prune_method", PruneMethod.FILE)
+    images = options.calib is not None
+    if options.prune_method is PruneMethod.AUTO:
+        if options.prune_importance is not None:
+            object.__setattr__(options, "prune_method", PruneMethod.FILE)
+        elif prunes(options):
+            method = PruneMethod.ERROR if images else PruneMethod.L1
+            object.__setattr__(options, "prune_method", method)
+    if options.prune_refit is None and prunes(options):
+        object.__setattr__(options, "prune_refit", images)
 
 
 def check_prune(options: CompileOptions) -> None:
@@ -167,15 +178,15 @@ def check_prune(options: CompileOptions) -> None:
         raise UsageError(
             "--prune-method file and --prune-importance FILE go together; give both, or neither"
         )
+    if options.calib is None and prunes(options):
+        for flag, wanted in (
+            ("--prune-method error", options.prune_method is PruneMethod.ERROR),
+            ("--prune-refit", options.prune_refit),
+        ):
+            if wanted:
+                raise UsageError(f"{flag}: needs --calib, the images to measure on")
     if ratio == AUTO:
         _check_auto(options)
-    if not prunes(options):
-        for name, default in PRUNE_DEFAULTS.items():
-            if getattr(options, name) != default:
-                raise UsageError(
-                    f"--{name.replace('_', '-')}: prunes nothing by itself; "
-                    f"give --prune, --prune-flops or --prune-bytes, or leave it out"
-                )
 
 
 def _check_auto(options: CompileOptions) -> None:

@@ -17,30 +17,69 @@ from qcompile.importance_file import read_importance
 from qcompile.importer import batch_norm_scales
 from qcompile.options import CompileOptions, Target
 from qcompile.passes.assign_formats import assign_formats
-from qcompile.passes.base import Dump, run_passes
+from qcompile.passes.base import Dump, Pass, run_passes
 from qcompile.passes.filter_importance import Importance, Magnitude, NodeScores, is_filtering
 from qcompile.passes.move_transposes import MoveTransposes
 from qcompile.passes.prune_costs import PruneCosts
 from qcompile.passes.prune_filters import PruneFilters
+from qcompile.passes.reader_errors import Feeds, GivenScores, reader_errors
+from qcompile.passes.refit_readers import RefitReaders
 from qcompile.prune_options import AUTO, PruneMethod, parse_amount
 from qcompile.result import CompileResult
 
+MOST_IMAGES = 16
+"""Calibration images that scores and refitting use."""
 STEPS = 200
 """The search for a ratio is as fine as one part in this many."""
 MOST_STEPS = 190
 """It ends at 95 per cent."""
 
 
-def prune_pass(
-    options: CompileOptions, model: Path, imported: Graph, simplified: Graph
-) -> PruneFilters:
-    """The pass that prunes as the options say; with `--prune auto` its ratio is 0.
+Judge = Callable[[Graph], Evaluation | None]
+"""Dice of the network before pruning and of a pruned one."""
+Step = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """What prunes a network: the choice of filters, and the images to refit on, if any."""
+
+    filters: PruneFilters
+    refit: Feeds = ()
+    seed: int = 0
+
+    def passes(self, graph: Graph) -> tuple[Pass, ...]:
+        """Of the simplified network `graph`."""
+        if not self.refit:
+            return (self.filters,)
+        removed = frozenset().union(*(item.channels for item in self.filters.choose(graph)))
+        if not removed:
+            return (self.filters,)
+        return (self.filters, RefitReaders(graph, removed, self.refit, self.seed))
+
+    def at(self, ratio: float) -> Pruner:
+        """The same with another ratio."""
+        return replace(self, filters=replace(self.filters, ratio=ratio))
+
+
+def make_pruner(
+    options: CompileOptions,
+    model: Path,
+    imported: Graph,
+    simplified: Graph,
+    feeds: Callable[[], Feeds],
+    step: Step | None = None,
+) -> Pruner:
+    """What prunes as the options say; with `--prune auto` its ratio is 0.
 
     Args:
         options: what to remove.
         model: the ONNX file, which knows the trained scales of batch norms.
         imported: the network as imported, whose operators are its nodes.
         simplified: the network that is pruned.
+        feeds: gives the calibration images as inputs of the float network.
+        step: told of (done, total) images.
 
     Raises:
         UsageError: the file of scores is wrong, or no batch norm is left.
@@ -54,9 +93,17 @@ def prune_pass(
         for name, layer in assign_formats(simplified, options).layers.items():
             if layer.weights is not None:
                 bits[name] = layer.weights.bits
-    return PruneFilters(
+    images: Feeds = ()
+    if options.prune_refit or options.prune_method is PruneMethod.ERROR:
+        images = _spread(feeds(), MOST_IMAGES)
+    importance: Importance
+    if options.prune_method is PruneMethod.ERROR:
+        importance = GivenScores(reader_errors(simplified, images, options.seed, step))
+    else:
+        importance = _importance(options, model, imported)
+    filters = PruneFilters(
         0.0 if isinstance(options.prune, str) else options.prune,
-        _importance(options, model, imported),
+        importance,
         options.prune_scope,
         options.prune_multiple,
         options.prune_exclude,
@@ -65,6 +112,13 @@ def prune_pass(
         budgets["bytes"],
         bits,
     )
+    return Pruner(filters, images if options.prune_refit else (), options.seed)
+
+
+def _spread(feeds: Feeds, most: int) -> Feeds:
+    """At most `most` of them, evenly over all."""
+    count = min(most, len(feeds))
+    return [feeds[index * len(feeds) // count] for index in range(count)]
 
 
 def _importance(options: CompileOptions, model: Path, imported: Graph) -> Importance:
@@ -80,15 +134,9 @@ def _importance(options: CompileOptions, model: Path, imported: Graph) -> Import
     if not scores:
         raise UsageError(
             "--prune-method bn: the model has no batch norm of its own (exporters fold them into "
-            "convolutions); use l1 or l2, or give scores with --prune-importance"
+            "convolutions); use error, l1 or l2, or give scores with --prune-importance"
         )
     return NodeScores(origin, scores, "--prune-method bn")
-
-
-Judge = Callable[[Graph], Evaluation | None]
-"""Dice of the network before pruning and of a pruned one."""
-Step = Callable[[int, int], None]
-"""Called with (done, total)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +200,7 @@ class Compression:
 
 
 def compress(
-    pruner: PruneFilters,
+    pruner: Pruner,
     graph: Graph,
     options: CompileOptions,
     judge: Judge,
@@ -162,7 +210,7 @@ def compress(
     """Prunes, and with `--prune auto` looks for the ratio first.
 
     Args:
-        pruner: from `prune_pass`.
+        pruner: from `make_pruner`.
         graph: the simplified network.
         options: their `prune` may be `auto`.
         judge: measures a pruned network in float.
@@ -170,17 +218,17 @@ def compress(
         dump: told of the pruned graph.
     """
     if options.prune != AUTO:
-        return Compression(run_passes(graph, (pruner,), dump), options)
+        return Compression(run_passes(graph, pruner.passes(graph), dump), options)
     allowed = options.max_dice_drop or 0.0
 
     def measure(ratio: float) -> Trial:
-        evaluation = judge(replace(pruner, ratio=ratio).run(graph))
+        evaluation = judge(run_passes(graph, pruner.at(ratio).passes(graph)))
         assert evaluation is not None  # the options say that there are data
         return trial(ratio, "float", evaluation, allowed)
 
     trials = largest_ratio(measure, step=step)
     ratio = best_ratio(trials)
-    pruned = run_passes(graph, (replace(pruner, ratio=ratio),), dump)
+    pruned = run_passes(graph, pruner.at(ratio).passes(graph), dump)
     return Compression(pruned, replace(options, prune=ratio), trials)
 
 

@@ -5,11 +5,23 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from qcompile.prune_options import AUTO, PruneConstants, PruneMethod, PruneScope, parse_ratio
+from qcompile.errors import UsageError
+from qcompile.prune_options import (
+    AUTO,
+    PRUNE_DEFAULTS,
+    PruneConstants,
+    PruneMethod,
+    PruneScope,
+    parse_ratio,
+    prunes,
+)
+
+if TYPE_CHECKING:
+    from qcompile.options import CompileOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,7 +42,8 @@ PRUNE_FLAGS: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--prune-method",
         type=_values(PruneMethod),
-        help="What tells filters that matter: size of weights, scale of batch norms, a file.  [l1]",
+        help="What tells filters that matter: error on --calib, size of weights, scale of batch "
+        "norms, a file.  [auto: error with --calib, else l1]",
     ),
     click.option(
         "--prune-importance",
@@ -70,6 +83,12 @@ PRUNE_FLAGS: tuple[Callable[[Command], Command], ...] = (
         type=_values(PruneConstants),
         help="Fold what the bias of a removed filter contributed, or drop it.  [fold]",
     ),
+    click.option(
+        "--prune-refit/--no-prune-refit",
+        default=None,
+        help="Fit the layers behind removed filters to what they computed on --calib.  "
+        "[with --calib]",
+    ),
 )
 """In the order of `--help`."""
 
@@ -94,3 +113,18 @@ def prune_fields(flags: dict[str, Any]) -> None:
     if flags["prune"] is not None:
         flags["prune"] = parse_ratio(flags["prune"])
     flags["prune_exclude"] = flags["prune_exclude"] or None
+
+
+def refuse_idle_flags(flags: dict[str, Any], options: CompileOptions) -> None:
+    """
+    Raises:
+        UsageError: flags say how to prune where nothing is pruned.
+    """
+    if prunes(options):
+        return
+    for name, default in PRUNE_DEFAULTS.items():
+        if flags.get(name) not in (None, default):
+            raise UsageError(
+                f"--{name.replace('_', '-')}: prunes nothing by itself; give --prune, "
+                f"--prune-flops or --prune-bytes, too"
+            )

@@ -65,7 +65,7 @@ def masked_constants(graph: Graph, classes: Collection[frozenset[Channel]]) -> C
     read: dict[Channel, float] = {}
     refused: set[Channel] = set()
     for op in graph.ops:
-        if not _mixes(graph, op):
+        if not mixes_channels(graph, op):
             continue
         for index in range(graph.types[op.inputs[0]].shape[1]):
             channel = (op.inputs[0], index)
@@ -85,7 +85,7 @@ def answer_to(
     graph: Graph, op: Conv | ConvTranspose | MatMul, constants: Constants
 ) -> Array | None:
     """What constant input channels add to every output channel [M]; None if there are none."""
-    if isinstance(op, ConvTranspose) or not _mixes(graph, op):
+    if isinstance(op, ConvTranspose) or not mixes_channels(graph, op):
         return None
     x = op.inputs[0]
     inputs = np.array([constants.get((x, c), 0.0) for c in range(graph.types[x].shape[1])])
@@ -97,7 +97,7 @@ def answer_to(
     return np.asarray(inputs @ weights)
 
 
-def _mixes(graph: Graph, op: Op) -> bool:
+def mixes_channels(graph: Graph, op: Op) -> bool:
     """Every output channel depends on every input channel."""
     match op:
         case Conv() | ConvTranspose():
