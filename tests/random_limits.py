@@ -1,0 +1,60 @@
+"""Random limits of codes for quantised networks, as norms and imported models would bring them."""
+
+from __future__ import annotations
+
+import dataclasses
+from random import Random
+from typing import ClassVar
+
+from qcompile.graph import Graph
+from qcompile.ops import MOVEMENT, SumOp
+from qcompile.ops.code_limits import moved_limits
+from qcompile.ops.pointwise import Pointwise
+from qcompile.types import CodebookKind, CodeLimits, Range, TensorType
+
+FEWEST = 3
+"""Codes that are left at least, where the element has them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AddLimits:
+    """Narrows what sums, functions and inputs write, by channel or alike; movement hands it on."""
+
+    seed: int
+    name: ClassVar[str] = "add-limits"
+
+    def run(self, graph: Graph) -> Graph:
+        rng = Random(self.seed)
+        types = dict(graph.types)
+        for value in graph.inputs:
+            types[value] = self._limited(rng, types[value])
+        for op in graph.ops:
+            kind = types[op.output]
+            inputs = [types[value] for value in op.inputs]
+            if isinstance(op, SumOp | Pointwise):
+                types[op.output] = self._limited(rng, kind)
+            elif isinstance(op, MOVEMENT) and not any(k.is_float for k in (kind, *inputs)):
+                types[op.output] = dataclasses.replace(kind, limits=moved_limits(op, inputs))
+        return dataclasses.replace(graph, types=types)
+
+    @staticmethod
+    def _limited(rng: Random, kind: TensorType) -> TensorType:
+        binary = kind.codebook is not None and kind.codebook.kind is CodebookKind.BINARY
+        if kind.is_float or kind.quantization is None or binary or rng.random() < 0.3:
+            return kind
+        element = kind.integer
+        least = min(FEWEST, element.high - element.low + 1) - 1
+
+        def some() -> Range:
+            low = rng.randint(element.low, element.high - least)
+            return Range(low, rng.randint(low + least, element.high))
+
+        channels = kind.shape[1] if kind.rank > 1 and rng.random() < 0.7 else 1
+        if channels > 1 and rng.random() < 0.4:
+            # As many codes in every channel, as a norm behind a ReLU has them.
+            span = rng.randint(least, max(least, (element.high - element.low) // 2))
+            lows = [rng.randint(element.low, element.high - span) for _ in range(channels)]
+            return dataclasses.replace(
+                kind, limits=CodeLimits.of([Range(low, low + span) for low in lows])
+            )
+        return dataclasses.replace(kind, limits=CodeLimits.of([some() for _ in range(channels)]))
