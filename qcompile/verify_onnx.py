@@ -17,17 +17,20 @@ import numpy as np
 from qcompile.boundary import InputSpec
 from qcompile.errors import ToolError, VerificationError
 from qcompile.exporter import ExportedModel
+from qcompile.exporter.dialect import is_binary
 from qcompile.exporter.storage import code_limits
 from qcompile.exporter.unchained import Unchained, runnable, unchain
 from qcompile.feeds import Feed, float_feed
 from qcompile.graph import Graph
-from qcompile.lowering.sums import NORM_FRACTION_BITS
-from qcompile.ops import GroupNorm
+from qcompile.ops import GroupNorm, Softmax
 from qcompile.sim.executor import Executor
 from qcompile.types import Array, TensorType, per_channel
 
 MOST_STEPS = 1
 """Largest difference between a code of the model and the simulator's, given the same inputs."""
+
+WIDE_BITS = 14
+"""Norms and softmax of more bits may differ by one step more."""
 
 FLOAT_LIMIT = 1e-3
 """Largest difference of a tensor that stays float, relative to its largest magnitude."""
@@ -231,7 +234,7 @@ def _compare_operators(
             )
         comparison.codes += difference.size
         comparison.differing += int(np.count_nonzero(difference))
-        if value in apart.unrounded and kind.quantization is not None:
+        if value in apart.unrounded and kind.quantization is not None and not is_binary(kind):
             source = apart.unrounded[value]
             real = found[source] if source in found else given[source]
             distance = _distance(real, expected, kind)
@@ -239,9 +242,11 @@ def _compare_operators(
 
 
 def _most_steps(graph: Graph, value: str) -> int:
-    """One; two for norms with more bits than their integer form has (14 of fraction)."""
-    is_norm = isinstance(graph.producers.get(value), GroupNorm)
-    return MOST_STEPS + int(is_norm and graph.types[value].integer.bits > NORM_FRACTION_BITS)
+    """One, or two: the neighbour of a binary code, and norms and softmax of more bits than the 14
+    or 15 of fraction that their integer forms have."""
+    kind = graph.types[value]
+    is_composite = isinstance(graph.producers.get(value), GroupNorm | Softmax)
+    return MOST_STEPS + int(is_binary(kind) or (is_composite and kind.integer.bits > WIDE_BITS))
 
 
 def _distance(real: Array, codes: Array, kind: TensorType) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from qcompile.exporter.dialect import is_binary
 from qcompile.exporter.scope import Scope
-from qcompile.ops import Activation, SumOp
+from qcompile.ops import RELU, Activation, SumOp
 
 
 def emit_activation(scope: Scope, real: str) -> str:
@@ -14,7 +15,9 @@ def emit_activation(scope: Scope, real: str) -> str:
     activation = scope.op.activation
     rank = scope.kind.rank
     axis = scope.op.channel_axis(rank)
-    real = _bend(scope, real, activation, axis)
+    if not (is_binary(scope.kind) and activation == RELU):
+        # The sign of what a ReLU leaves over would be no information: it is that of the sum.
+        real = _bend(scope, real, activation, axis)
     for operator, part, values, neutral in (
         ("Mul", "gain", activation.gain, 1.0),
         ("Add", "shift", activation.shift, 0.0),

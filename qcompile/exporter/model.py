@@ -161,9 +161,8 @@ class _Export:
         inputs = self.graph.input_types(op)
         if not isinstance(op, MOVEMENT) or any(item.is_float for item in inputs):
             return True
-        # A Concat of 8-bit tensors with and without a sign has 9 bits: too wide to be worth it.
-        grows = kind.integer.bits > max(8, *(item.integer.bits for item in inputs))
-        return self.dialect.quantizes_moves and not grows
+        # A Concat of 8-bit tensors with and without a sign has 9 bits: not worth 16-bit tensors.
+        return self.dialect.quantizes_moves and (kind.integer.bits <= 8 or kind.integer.bits == 16)
 
     def finish(
         self,
