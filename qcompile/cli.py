@@ -18,10 +18,10 @@ from qcompile.commands.data_flags import data_fields, data_flags
 from qcompile.commands.prune_flags import prune_fields, prune_flags, refuse_idle_flags
 from qcompile.data_options import DATA_PATHS
 from qcompile.errors import GateError, QCompileError, UsageError, VerificationError
+from qcompile.format_options import QUANTIZERS
 from qcompile.hdl_options import FifoPolicy
 from qcompile.onnx_options import OnnxInput, OnnxWeights
 from qcompile.options import (
-    QUANTIZERS,
     Effort,
     InputChoice,
     OutputKind,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("qcompile")
 
 EXIT_INTERRUPTED = 130
-_WIDTHS = "2..8, 16, ternary, binary, or 32 for float"
+_WIDTHS = "2..8, 16, ternary, binary, 32 for float, or a format such as"
 
 
 def _values(kind: Any) -> click.Choice[str]:
@@ -97,10 +97,16 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
 )
 @click.option(
     "--wbits",
+    "--wq",
     metavar="BITS",
-    help=f"Bits of weights: {_WIDTHS}.  [8, or what --quantizer ternary, binary or pow2 implies]",
+    help=f"Bits of weights: {_WIDTHS} Q0.4.  [8, or what --quantizer implies]",
 )
-@click.option("--abits", metavar="BITS", help=f"Bits of activations: {_WIDTHS}.  [8]")
+@click.option(
+    "--abits",
+    "--aq",
+    metavar="BITS",
+    help=f"Bits of activations: {_WIDTHS} Q6.0.  [8, or what --quantizer implies]",
+)
 @click.option("--quantizer", type=click.Choice(QUANTIZERS), help="Family of formats.  [scaled]")
 @click.option(
     "--first-last-bits", metavar="BITS", help="First and last layer, input and output.  [8]"

@@ -25,7 +25,7 @@ from qcompile.types import Array
 EM_LOWEST = -8
 """Activations of `fxp-em` end at 2**-8 (the published code knows no end); less becomes 0."""
 
-MOST_DIGITS = 16
+MOST_DIGITS = 24
 _FORM = re.compile(r"Q(-?\d{1,2})\.(-?\d{1,2})", re.IGNORECASE)
 
 

@@ -25,6 +25,12 @@ from qcompile.data_options import (
 )
 from qcompile.entry_name import check_entry
 from qcompile.errors import UsageError
+from qcompile.format_options import (
+    check_quantizer,
+    check_width,
+    implied_widths,
+    override_format,
+)
 from qcompile.hdl_options import FifoPolicy, check_hdl
 from qcompile.onnx_options import OnnxInput, OnnxWeights, check_onnx
 from qcompile.prune_options import (
@@ -38,12 +44,7 @@ from qcompile.prune_options import (
 if TYPE_CHECKING:
     from qcompile.plan import Format, Quantizer
 
-QUANTIZERS = ("scaled", "fixed", "ternary", "binary", "pow2")
-WIDTHS = ("2", "3", "4", "5", "6", "7", "8", "16", "32", "ternary", "binary")
 MAX_DIMENSION = 1 << 24
-DEFAULT_WIDTH = "8"
-_IMPLIED_WIDTHS = {"ternary": "ternary", "binary": "binary", "pow2": "5"}
-"""Quantizer -> the width of weights where none is given; for pow2 that of its paper."""
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-100, 2.0**100
 """Scales outside are no normal float32 numbers any more once they are multiplied."""
 
@@ -146,7 +147,8 @@ class LayerOverride:
             ("activation_quantizer", self.activation_quantizer),
         ):
             if name is not None:
-                check_quantizer(name, f"{what} of layer '{self.pattern}'")
+                place = f"{what} of layer '{self.pattern}'"
+                check_quantizer(name, place, activations=what == "activation_quantizer")
         if self.scale is not None and not SMALLEST_SCALE <= self.scale <= LARGEST_SCALE:
             raise UsageError(
                 f"scale of layer '{self.pattern}': {self.scale} is no scale; use a number above 0, "
@@ -172,40 +174,25 @@ class LayerOverride:
             default: the format of the general rule.
             quantizer: the quantizer in force where nothing names one (`CompileOptions.quantizer`).
         """
-        return self._format("wbits", self.wbits, self.quantizer, default, quantizer)
+        what = f"wbits of layer '{self.pattern}'"
+        return override_format(what, self.wbits, self.quantizer, default, quantizer, weights=True)
 
     def output_format(self, default: Format, quantizer: str) -> Format:
         """Format of the layer's output; arguments as for `weight_format`."""
+        what = f"abits of layer '{self.pattern}'"
         named = self.activation_quantizer or self.quantizer
-        return self._format("abits", self.abits, named, default, quantizer)
-
-    def _format(
-        self, key: str, width: str | None, named: str | None, default: Format, quantizer: str
-    ) -> Format:
-        from qcompile.plan import Quantizer, parse_format
-
-        if width is None and named is None:
-            return default
-        text = width if width is not None else default.width_name
-        if width is None and named in ("ternary", "binary"):
-            text = str(named)
-        rule = Quantizer(named if named is not None else quantizer)
-        if named is None and rule in (Quantizer.TERNARY, Quantizer.BINARY):
-            # A width of its own takes the layer out of a network-wide ternary or binary rule.
-            rule = Quantizer.SCALED
-        return parse_format(text, rule, f"{key} of layer '{self.pattern}'")
+        return override_format(what, self.abits, named, default, quantizer, weights=False)
 
 
 @dataclass(frozen=True, slots=True)
 class CompileOptions(DataOptions):
     """The resolved options of one compilation. Scalars and per-channel lists are tuples.
 
-    An empty `wbits` becomes the width that `quantizer` implies: ternary or binary for those two,
-    5 for pow2, else 8; an empty `abits` 8. `budgeted` says whether widths are searched for (None:
-    follows from the others); `wbits` and `abits` are then the widest. Those from `device` to
-    `synth` are for the target HDL: `clock` in MHz, `target_fps` frames a second to reach,
-    `multipliers` the most hardware multipliers to use, `fold` a file with the folding of each
-    operator.
+    An empty `wbits` or `abits` becomes what `quantizer` implies (`implied_widths`). `budgeted`
+    says whether widths are searched for (None: follows from the others); `wbits` and `abits` are
+    then the widest. Those from `device` to `synth` are for the target HDL: `clock` in MHz,
+    `target_fps` frames a second to reach, `multipliers` the most hardware multipliers to use,
+    `fold` a file with the folding of each operator.
     """
 
     target: Target = Target.C
@@ -269,14 +256,12 @@ class CompileOptions(DataOptions):
         self._accept_plain_values()
         check_quantizer(self.quantizer, "--quantizer")
         accept_budgets(self)
-        if not self.wbits:
-            implied = _IMPLIED_WIDTHS.get(self.quantizer, DEFAULT_WIDTH)
-            object.__setattr__(self, "wbits", implied)
-        if not self.abits:
-            object.__setattr__(self, "abits", DEFAULT_WIDTH)
+        for name, implied in zip(("wbits", "abits"), implied_widths(self.quantizer), strict=True):
+            if not getattr(self, name):
+                object.__setattr__(self, name, implied)
         check_width(self.wbits, "--wbits")
         check_width(self.abits, "--abits")
-        check_width(self.first_last_bits, "--first-last-bits")
+        check_width(self.first_last_bits, "--first-last-bits", may_be_q=False)
         _check_range("--calib-images", self.calib_images, 1, 1_000_000)
         _check_range("--min-dice", self.min_dice, 0.0, 1.0)
         _check_range("--max-dice-drop", self.max_dice_drop, 0.0, 1.0)
@@ -358,24 +343,6 @@ def _merged(overrides: tuple[LayerOverride, ...], name: str) -> LayerOverride:
     for item in [item for item in overrides if item.pattern != name and item.matches(name)] + exact:
         found = found.merged_with(item)
     return dataclasses.replace(found, pattern=name)
-
-
-def check_width(width: str, what: str) -> None:
-    """
-    Raises:
-        UsageError: `width` is none of `WIDTHS`.
-    """
-    if width not in WIDTHS:
-        raise UsageError(f"{what}: '{width}' is no width; use 2 to 8, 16, 32, ternary or binary")
-
-
-def check_quantizer(name: str, what: str) -> None:
-    """
-    Raises:
-        UsageError: `name` is none of `QUANTIZERS`.
-    """
-    if name not in QUANTIZERS:
-        raise UsageError(f"{what}: '{name}' is no quantizer; use one of {', '.join(QUANTIZERS)}")
 
 
 def parse_target(text: str) -> Target:

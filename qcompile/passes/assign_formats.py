@@ -15,6 +15,7 @@ from qcompile.errors import UsageError
 from qcompile.graph import Graph
 from qcompile.ops import MOVEMENT, WEIGHTED
 from qcompile.options import CompileOptions, InputChoice, LayerOverride
+from qcompile.passes.carried_formats import carried_formats
 from qcompile.passes.imported_formats import imported_plan
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer, parse_format
 
@@ -32,10 +33,11 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
         UsageError: a width does not fit its quantizer, or an override matches nothing.
     """
     quantizer = options.quantizer_kind
-    weight = parse_format(options.wbits, quantizer, "--wbits")
-    uniform = Quantizer.FIXED if quantizer is Quantizer.FIXED else Quantizer.SCALED
+    weight = parse_format(options.wbits, quantizer, "--wbits", weights=True)
+    uniform = quantizer.of_activations
     activation = parse_format(options.abits, uniform, "--abits")
-    boundary = parse_format(options.first_last_bits, uniform, "--first-last-bits")
+    plain_ends = Quantizer.SCALED if quantizer.is_verbatim else uniform
+    boundary = parse_format(options.first_last_bits, plain_ends, "--first-last-bits")
     _check_matches(options.layers, [op.name for op in graph.ops], "layer", "operator")
     _check_matches(options.inputs, graph.inputs, "input", "graph input")
     ends, tail = first_and_last(graph)
@@ -69,7 +71,10 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
             plain = _wider(boundary, activation) if is_end else activation
             output = override.output_format(plain, uniform.value)
         layers[op.name] = LayerPlan(output, weights, override.scale, override.signed)
-    return imported_plan(graph, Plan(inputs, layers), options)
+    plan = carried_formats(
+        graph, Plan(inputs, layers), lambda name: options.layer_override(name).abits is not None
+    )
+    return imported_plan(graph, plan, options)
 
 
 def _is_plain_pixels(options: CompileOptions) -> bool:
@@ -93,7 +98,9 @@ def _check_matches(
 
 
 def _wider(boundary: Format, inner: Format) -> Format:
-    return boundary if boundary.bits > inner.bits else inner
+    """Formats by name are for the inside of a network: pixels, say, are all 0 in Q6.0."""
+    by_name = inner.q is not None or inner.quantizer.is_verbatim
+    return boundary if by_name or boundary.bits > inner.bits else inner
 
 
 def _format_of(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from qcompile.errors import UsageError
+from qcompile.format_options import DEFAULT_WIDTH
 from qcompile.graph import Graph, Op
 from qcompile.ops import WEIGHTED, FakeQuantize, Rescale
 from qcompile.ops.fake_quantize import integer_type
-from qcompile.options import DEFAULT_WIDTH, CompileOptions
+from qcompile.options import CompileOptions
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer
 from qcompile.prune_options import prunes
 from qcompile.types import TensorType

@@ -143,7 +143,11 @@ class _Annotator:
         return self.options.calibration.values.get(value)
 
     def _fix_boundaries(self) -> None:
-        """Scales that do not come from statistics: plain pixels and softmax."""
+        """Scales that do not come from statistics: plain pixels, softmax, formats by name."""
+        for op in self.graph.ops:
+            given = self.formats[op.output].given_scale
+            if given is not None and self._is_integer(op.output):
+                self.fixed[op.output] = given
         for name, spec in self.options.inputs.items():
             if not self._is_integer(name):
                 continue

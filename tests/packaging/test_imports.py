@@ -22,6 +22,7 @@ LAYERS = (
         "hdl_options",
         "onnx_options",
         "budget_options",
+        "format_options",
         "prune_options",
         "data_options",
         "entry_name",
