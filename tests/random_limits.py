@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from random import Random
 from typing import ClassVar
 
+import pytest
+
+from qcompile import pipeline
+from qcompile.boundary import InputSpec
 from qcompile.graph import Graph
 from qcompile.ops import MOVEMENT, SumOp
 from qcompile.ops.code_limits import moved_limits
 from qcompile.ops.pointwise import Pointwise
+from qcompile.passes.base import Pass
+from qcompile.passes.lower_to_integer import LowerToInteger
 from qcompile.types import CodebookKind, CodeLimits, Range, TensorType
 
 FEWEST = 3
@@ -58,3 +66,15 @@ class AddLimits:
                 kind, limits=CodeLimits.of([Range(low, low + span) for low in lows])
             )
         return dataclasses.replace(kind, limits=CodeLimits.of([some() for _ in range(channels)]))
+
+
+@contextmanager
+def added_limits(seed: int) -> Iterator[None]:
+    """Whatever is compiled here gets limits before it is lowered."""
+
+    def passes(specs: Mapping[str, InputSpec]) -> tuple[Pass, ...]:
+        return (AddLimits(seed), LowerToInteger(specs))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "lower_passes", passes)
+        yield

@@ -22,6 +22,7 @@ from qcompile.options import Target
 from qcompile.pipeline import compile_model
 from tests.backends.hdl_models import MODELS, compiled, feeds
 from tests.properties.compiled import example
+from tests.random_limits import added_limits
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
 
@@ -33,6 +34,7 @@ RANDOM_SEEDS = range(100)
 LEAST_RANDOM = 15
 """Of so many seeds, at least so many networks are expected to be accepted."""
 
+SLOW = pytest.mark.slow
 SHARED = ("gm_unet8", "cvc_resunet", "sedgen_unet", "smp_unet_r18_d18b", "smp_unet_r18_l17")
 """Real networks that hardware takes."""
 
@@ -67,6 +69,17 @@ def test_a_ternary_network(name: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"wbits": "ternary", "abits": "ternary", "first_last_bits": "ternary"}
     plan, result = check(compiled(MODELS[name](), tmp_path, **options))
     assert_speed(plan, result)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "gated" else pytest.param(name, marks=SLOW) for name in MODELS]
+)
+def test_codes_with_random_limits(name: str, tmp_path: Path) -> None:
+    """By channel and alike; sums, means and movement rely on them."""
+    with added_limits(len(name)):
+        graph = compiled(MODELS[name](), tmp_path)
+    assert any(kind.limits and len(kind.limits.low) > 1 for kind in graph.types.values())
+    check(graph, stalls=STALLS[:1])
 
 
 def test_float_images_are_quantized_by_whoever_feeds_the_accelerator(tmp_path: Path) -> None:

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
-import pytest
-
-from qcompile import pipeline
-from qcompile.boundary import InputSpec
 from qcompile.ops import SumOp
-from qcompile.passes.base import Pass
-from qcompile.passes.lower_to_integer import LowerToInteger
 from qcompile.verifier import verify
 from tests.properties.test_random_networks import (
     compiled,
@@ -20,25 +13,15 @@ from tests.properties.test_random_networks import (
     network,
     quick_compiler,
 )
-from tests.random_limits import AddLimits
+from tests.random_limits import added_limits
 
 __all__ = ["quick_compiler"]
-
-
-def limit(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """Every compile adds limits before it lowers."""
-
-    def passes(specs: Mapping[str, InputSpec]) -> tuple[Pass, ...]:
-        return (AddLimits(seed), LowerToInteger(specs))
-
-    monkeypatch.setattr(pipeline, "lower_passes", passes)
 
 
 @needs_gcc
 @examples(40)
 def test_c_equals_the_simulator(seed: int, layers: int) -> None:
-    with pytest.MonkeyPatch.context() as patch, network(seed, layers) as found:
-        limit(patch, seed)
+    with added_limits(seed), network(seed, layers) as found:
         result = compiled(found.path, dataclasses.replace(found.options, verify=True))
         assert result.verified
         verify(result.integer_graph)
@@ -48,8 +31,7 @@ def test_random_networks_have_limits_by_channel() -> None:
     """Most of them, written by sums and read by others."""
     written = read = 0
     for seed in range(20):
-        with pytest.MonkeyPatch.context() as patch, network(seed, 5, benign=True) as found:
-            limit(patch, seed)
+        with added_limits(seed), network(seed, 5, benign=True) as found:
             graph = compiled(found.path, found.options).integer_graph
         limited = {
             name
