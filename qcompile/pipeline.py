@@ -77,7 +77,7 @@ def simplify_passes(options: CompileOptions) -> tuple[Pass, ...]:
         MoveTransposes(),
         SelectOutput(options.output_kind, options.metric_threshold),
         RecogniseGroupNorm(),
-        FoldAffine(),
+        FoldAffine(into_weights=not options.quantizer_kind.is_verbatim),
         RecogniseSilu(),
         FuseActivations(),
         DropNoOps(),

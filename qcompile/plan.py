@@ -33,7 +33,8 @@ class Quantizer(enum.Enum):
     def is_verbatim(self) -> bool:
         """The published rule works on the weights as trained: norms stay out of them, and they are
         not rescaled; first and last layers are as wide as `--first-last-bits` says, always."""
-        return self in (Quantizer.DOREFA, Quantizer.TWN) or self.is_published_fixed_point
+        own = (Quantizer.DOREFA, Quantizer.TWN, Quantizer.POW2)
+        return self in own or self.is_published_fixed_point
 
     @property
     def of_activations(self) -> Quantizer:

@@ -43,21 +43,28 @@ class FoldAffine:
     `Mul` and `Add` of a constant per channel count as `Affine`. Forwards, a scale folds into any
     convolution; a shift only into one without padding, since the padding is zero after the shift.
     An `Affine` behind an activation stays for `FuseActivations`.
+
+    Attributes:
+        into_weights: whether weights may change. Quantizers of the literature take them as trained;
+            a norm is then part of the epilogue, at no cost either.
     """
 
     name: ClassVar[str] = "fold-affine"
+    into_weights: bool = True
 
     def run(self, graph: Graph) -> Graph:
-        return until_stable(graph, _fold_one)
+        return until_stable(graph, lambda graph: _fold_one(graph, self.into_weights))
 
 
-def _fold_one(graph: Graph) -> Graph | None:
+def _fold_one(graph: Graph, into_weights: bool) -> Graph | None:
     for op in graph.ops:
         edited = None
         if isinstance(op, (Mul, Add)):
             edited = _as_affine(graph, op)
         elif isinstance(op, Affine):
-            edited = _fold_backwards(graph, op) or _fold_forwards(graph, op)
+            edited = _fold_backwards(graph, op, into_weights)
+            if edited is None and into_weights:
+                edited = _fold_forwards(graph, op)
         if edited is not None:
             return edited
     return None
@@ -101,13 +108,14 @@ def channel_vector(data: Array, shape: tuple[int, ...]) -> Array | None:
     return np.array(np.broadcast_to(data.astype("float64").reshape(-1), (shape[1],)))
 
 
-def _fold_backwards(graph: Graph, affine: Affine) -> Graph | None:
+def _fold_backwards(graph: Graph, affine: Affine, into_weights: bool) -> Graph | None:
     producer = graph.producers.get(affine.inputs[0])
     if (
         not isinstance(producer, SumOp)
         or producer.activation != IDENTITY
         or graph.only_consumer(producer.output) is not affine
         or producer.channel_axis(graph.types[producer.output].rank) != 1
+        or (isinstance(producer, _Weighted) and not into_weights)
     ):
         return None
     channels = graph.types[affine.output].shape[1]
