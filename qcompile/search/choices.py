@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from qcompile.graph import Graph
-from qcompile.options import CompileOptions
+from qcompile.options import CompileOptions, Effort
 from qcompile.passes.calibrate import Calibration
 from qcompile.plan import Format, Plan
 from qcompile.search.activations import output_errors
@@ -33,16 +33,18 @@ def choices_of(
         plan: what holds for tensors without a slot, and the widest for those with one.
         calibration: of the graph's activations; only needed with `activations`.
         feeds: network inputs by name, already preprocessed.
-        options: overrides, quantizer and seed.
+        options: overrides, quantizer, effort and seed.
         activations: whether narrower activations save anything.
         progress: called with (done, total) images.
     """
     covariances = input_covariances(graph, feeds, options.seed, progress)
-    weights = weight_errors(graph, covariances, weight_formats(graph, plan, options))
+    compensated = options.effort is not Effort.NEAREST
+    formats = weight_formats(graph, plan, options)
+    weights = weight_errors(graph, covariances, formats, compensated)
     found = [_choice(name, Part.WEIGHTS, errors) for name, errors in weights.items()]
     if activations:
-        formats = output_formats(graph, plan, options)
-        outputs = output_errors(graph, calibration, covariances, formats, options.range_method)
+        allowed = output_formats(graph, plan, options)
+        outputs = output_errors(graph, calibration, covariances, allowed, options.range_method)
         found += [_choice(name, Part.OUTPUT, errors) for name, errors in outputs.items()]
     return found
 

@@ -25,10 +25,12 @@ class Covariances:
 
     Attributes:
         blocks: for each stretch of columns [groups, k, k]; between stretches nothing is kept.
+        mean: of the patches [groups, columns].
         count: patches they were taken from.
     """
 
     blocks: tuple[Array, ...]
+    mean: Array
     count: int
 
     @property
@@ -61,7 +63,7 @@ class _Sums:
             centred = square.astype(np.float64) / max(1, self.count)
             blocks.append(centred - part[:, :, None] * part[:, None, :])
             first += square.shape[-1]
-        return Covariances(tuple(blocks), self.count)
+        return Covariances(tuple(blocks), mean, self.count)
 
 
 def input_covariances(

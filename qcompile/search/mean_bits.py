@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from qcompile.errors import UsageError
 from qcompile.graph import Graph
 from qcompile.options import CompileOptions
+from qcompile.passes.calibrate import Calibration
 from qcompile.plan import Plan
+from qcompile.search.choices import choices_of
 from qcompile.search.cost import LayerSum, layers_of, weight_bits
-from qcompile.search.covariances import input_covariances
-from qcompile.search.greedy import Choice, Limit, Part, within
-from qcompile.search.sensitivity import weight_errors
-from qcompile.search.slots import weight_formats, widths_plan
+from qcompile.search.greedy import Limit, within
+from qcompile.search.slots import widths_plan
 from qcompile.types import Array
 
 
@@ -41,13 +41,7 @@ def mean_bits_plan(
         UsageError: the mean is out of reach.
     """
     assert options.mean_wbits is not None
-    formats = weight_formats(graph, plan, options)
-    covariances = input_covariances(graph, feeds, options.seed, progress)
-    errors = weight_errors(graph, covariances, formats)
-    choices = [
-        Choice((name, Part.WEIGHTS), {chosen.bits: error for chosen, error in found.items()})
-        for name, found in errors.items()
-    ]
+    choices = choices_of(graph, plan, Calibration(), feeds, options, False, progress)
     layers = layers_of(graph, plan, frozenset(choice.slot for choice in choices))
     bits = LayerSum(layers, weight_bits)
     count = max(1, sum(layer.weights for layer in layers))

@@ -9,6 +9,9 @@ diagonal element of the Cholesky factor of their covariance. The error of a laye
 
 relative to the variance of its sums (H the covariance of the patches, W the rows of weights). A
 variance conditional on k columns, taken from n patches, is too small by 1 - k / n.
+
+Where every weight is rounded by itself nothing is undone, not even a mean error; there it is
+tr(E S E') / tr(W H W') with the errors E and the patches' second moments S.
 """
 
 from __future__ import annotations
@@ -32,7 +35,10 @@ TINY = 1e-30
 
 
 def weight_errors(
-    graph: Graph, covariances: Mapping[str, Covariances], formats: Mapping[str, Sequence[Format]]
+    graph: Graph,
+    covariances: Mapping[str, Covariances],
+    formats: Mapping[str, Sequence[Format]],
+    compensated: bool = True,
 ) -> dict[str, dict[Format, float]]:
     """The relative output error of layers in several formats.
 
@@ -40,6 +46,7 @@ def weight_errors(
         graph: a float graph.
         covariances: of its weighted operators.
         formats: operator name -> the formats its weights may have.
+        compensated: whether rounding makes up for its errors, or rounds to nearest.
 
     Returns:
         Operator name -> format -> error, 0 being none and 1 an output without information.
@@ -48,13 +55,18 @@ def weight_errors(
     for name, allowed in formats.items():
         op = graph.by_name[name]
         rows = grouped_rows(graph, op)
-        unexplained = _unexplained(covariances[name])
-        power = max(sum_power(covariances[name], rows), TINY)
+        found = covariances[name]
+        unexplained = _unexplained(found) if compensated else None
+        power = max(sum_power(found, rows), TINY)
         errors = {}
         for chosen in allowed:
-            rounded = _rounded(rows, chosen)
-            lost = (np.square(rounded - rows).sum(axis=1) * unexplained).sum()
-            errors[chosen] = float(lost / power)
+            error = _rounded(rows, chosen) - rows
+            if unexplained is None:
+                means = np.matmul(error, found.mean[:, :, None])
+                lost = sum_power(found, error) + float(np.square(means).sum())
+            else:
+                lost = float((np.square(error).sum(axis=1) * unexplained).sum())
+            errors[chosen] = lost / power
         result[name] = errors
     return result
 

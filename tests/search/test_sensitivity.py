@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
-from qcompile.graph import Graph
+from qcompile.graph import Graph, Op
 from qcompile.ops import MatMul
 from qcompile.passes.weight_quantizers import quantize_rows
 from qcompile.passes.weight_rows import from_rows, to_rows
@@ -60,19 +61,24 @@ def test_without_correlation_the_error_is_that_of_plain_rounding(graph: Graph) -
     op = graph.by_name["layer"]
     inputs = feeds(graph)
     errors = weight_errors(graph, input_covariances(graph, inputs), {"layer": FORMATS})["layer"]
-    weights = graph.constants[op.inputs[1]]
     for chosen in FORMATS:
-        rounded = quantize_rows(to_rows(op, weights), chosen)
-        rows = (rounded.codes * rounded.scales[:, None]).astype("float32")
-        changed = {**graph.constants, op.inputs[1]: from_rows(op, rows, weights.shape)}
-        other = Graph(
-            graph.name, graph.stage, graph.inputs, graph.outputs, graph.ops, graph.types, changed
-        )
+        coarse = rounded_run(graph, op, chosen, inputs)
         real = [Executor(graph).run(feed)["layer"] for feed in inputs]
-        coarse = [Executor(other).run(feed)["layer"] for feed in inputs]
         axis = -1 if isinstance(op, MatMul) else 1
         measured = variance(np.subtract(coarse, real), axis) / variance(np.array(real), axis)
         assert errors[chosen] == pytest.approx(measured, rel=0.15)
+
+
+def rounded_run(
+    graph: Graph, op: Op, chosen: Format, inputs: list[dict[str, Array]]
+) -> list[Array]:
+    """What the layer computes with every weight rounded by itself."""
+    weights = graph.constants[op.inputs[1]]
+    rounded = quantize_rows(to_rows(op, weights), chosen)
+    rows = (rounded.codes * rounded.scales[:, None]).astype("float32")
+    changed = {**graph.constants, op.inputs[1]: from_rows(op, rows, weights.shape)}
+    other = dataclasses.replace(graph, constants=changed)
+    return [Executor(other).run(feed)["layer"] for feed in inputs]
 
 
 def variance(data: Array, axis: int) -> float:
@@ -92,6 +98,21 @@ def test_correlated_inputs_forgive_rounding() -> None:
         for data in (noise, smooth)
     )
     assert all(forgiven[chosen] < 0.5 * plain[chosen] for chosen in FORMATS)
+
+
+def test_rounding_to_nearest_undoes_nothing() -> None:
+    graph = conv()
+    op = graph.by_name["layer"]
+    smooth = [{"x": np.repeat(feed["x"][:, :1] + 1, 6, axis=1)} for feed in feeds(graph)]
+    covariances = input_covariances(graph, smooth)
+    errors = weight_errors(graph, covariances, {"layer": FORMATS}, compensated=False)["layer"]
+    for chosen in FORMATS:
+        coarse = rounded_run(graph, op, chosen, smooth)
+        real = [Executor(graph).run(feed)["layer"] for feed in smooth]
+        # A mean error counts, too: no bias takes it up.
+        lost = np.square(np.subtract(coarse, real)).mean(axis=(0, 1, 3, 4)).sum()
+        measured = lost / variance(np.array(real), 1)
+        assert errors[chosen] == pytest.approx(measured, rel=0.2)
 
 
 def test_many_columns_are_taken_in_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
