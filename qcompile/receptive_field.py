@@ -188,9 +188,11 @@ def receptive_field(graph: Graph) -> ReceptiveField:
         if len(found) == count and all(item.period == len(item.low) for item in found.values()):
             maps.append((values[name], found))
     if not maps:
+        lost = next((values[n].whole for n in graph.outputs if values[n].whole is not None), None)
+        through = "" if lost is None else f" through {lost.label()}"
         raise UsageError(
-            "--tile-halo: no output is a map whose pixels can be followed back to the input's; "
-            "leave it out or use images of the network's size"
+            f"--tile-halo: no output is a map whose pixels can be followed{through} back to the "
+            f"input's; leave it out, or use images of the network's size"
         )
     return ReceptiveField(
         tuple(math.lcm(*(found[axis].period for _, found in maps)) for axis in range(count)),

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from qcompile.data.arrays import DAMAGED, MAX_ARRAY_BYTES
+from qcompile.data.arrays import MAX_ARRAY_BYTES
 from qcompile.data.volume import VolumeFile, orientation
-from qcompile.errors import DataError, ToolError
+from qcompile.errors import DataError, QCompileError, ToolError
 from qcompile.types import Array, Shape
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -170,12 +170,14 @@ def _volume(slices: list[_Slice], name: str) -> VolumeFile:
     colour = len(first.shape) == 3
     plain = all(item.slope == 1 and item.intercept == 0 for item in ordered)
     bytes_only = all(item.bits <= 8 and not item.signed for item in ordered)
-    element = np.dtype(np.uint8 if plain and bytes_only else np.int32 if plain else np.float32)
+    deep = np.int16 if first.signed else np.uint16
+    element: np.dtype[np.generic] = np.dtype(np.uint8 if plain and bytes_only else deep)
+    result = element if element == np.uint8 else np.dtype(np.int32 if plain else np.float32)
     acquired: int | str = 0
     if affine is not None and not colour:
         acquired = orientation(affine, label)
     return VolumeFile(
-        label, name, shape, affine, element, acquired, functools.partial(_read, ordered, element)
+        label, name, shape, affine, element, acquired, functools.partial(_read, ordered, result)
     )
 
 
@@ -284,7 +286,6 @@ def _reading(path: Path) -> Iterator[Any]:
     """pydicom, with what it says of damaged files as a `DataError`, and nothing printed."""
     try:
         import pydicom
-        from pydicom.errors import InvalidDicomError
     except ImportError:
         raise ToolError(
             f"{path.name}: DICOM needs pydicom; pip install 'qcompile[medical]'"
@@ -296,7 +297,9 @@ def _reading(path: Path) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield pydicom
-    except (*DAMAGED, InvalidDicomError, AttributeError, NotImplementedError) as error:
+    except QCompileError:
+        raise
+    except Exception as error:  # pydicom and its decoders raise many kinds at damaged files
         raise DataError(f"{path.name}: cannot be read as DICOM ({error})") from None
     finally:
         logger.setLevel(level)

@@ -27,8 +27,8 @@ class Stretch:
         if self.kind is WindowKind.ZSCORE:
             return ((values - self.low) / (self.high or 1.0)).astype(np.float32)
         # An image of one intensity has no range: black.
-        gain = 255 / (self.high - self.low) if self.high > self.low else 0.0
-        pixels = (np.clip(values, self.low, self.high) - self.low) * gain
+        extent = self.high - self.low if self.high > self.low else 1.0
+        pixels = (np.clip(values, self.low, self.high) - self.low) * 255.0 / extent
         return np.floor(pixels + 0.5).astype(np.uint8)
 
 

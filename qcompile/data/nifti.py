@@ -62,13 +62,14 @@ def open_nifti(path: Path) -> VolumeFile:
         )
     header = image.header
     known = int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0
-    scaled = _slope(image) != (1.0, 0.0)
+    if element.itemsize == 1 and _slope(image) != (1.0, 0.0):
+        element = np.dtype(np.int16)  # numbers that stand for others are no pixels
     return VolumeFile(
         path.name,
         nifti_stem(path),
         shape,
         np.asarray(image.affine, dtype=np.float64) if known else None,
-        np.dtype(np.float32) if scaled else element.newbyteorder("="),
+        element.newbyteorder("="),
         PLANES["axial"],
         functools.partial(_read, path, shape),
     )
@@ -103,7 +104,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> Array:
     image = _load(path)
     try:
         if _slope(image) != (1.0, 0.0):
-            values = np.asarray(image.dataobj.get_scaled(np.float32), dtype=np.float32)
+            values = np.asarray(image.dataobj, dtype=np.float32)
         else:
             values = np.asanyarray(image.dataobj)
     except (*DAMAGED, AssertionError) as error:

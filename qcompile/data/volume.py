@@ -35,9 +35,9 @@ class VolumeFile:
         shape: stored axes: three of space, perhaps one of channels.
         affine: [4, 4], index along the stored axes -> millimetres to the right, front and head;
             None where the file does not say.
-        element: of the intensities that `read` returns.
+        element: of what is stored: integers of more than 8 bits need a window.
         slices: how it is cut unless asked otherwise: as `parse_slices` says.
-        read: all intensities, in the stored shape.
+        read: all intensities (slope and intercept applied), in the stored shape.
     """
 
     name: str
