@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("qcompile")
 
 EXIT_INTERRUPTED = 130
+COMMANDS = {"sweep": "qcompile.commands.sweep"}
+"""First argument -> the module whose command of that name runs in place of the main one."""
 _WIDTHS = "2..8, 16, ternary, binary, 32 for float, or a format such as"
 
 
@@ -85,8 +88,9 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 2 bad input, usage or unsupported operator, 3 verification found a "
-    "difference, 4 a gate was not met.",
+    epilog="Further commands: 'qcompile sweep --help' prunes at several ratios. Exit codes: "
+    "0 done, 2 bad input, usage or unsupported operator, 3 verification found a difference, 4 a "
+    "gate was not met.",
 )
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option(
@@ -259,10 +263,11 @@ def command(model: Path, **given: Any) -> None:
     Reads MODEL.onnx, quantises it, writes C code (or an accelerator, or a file for the simulator)
     with a report into the output folder, and prints a table of all layers.
     """
-    options = _options(given)
-    _start_logging(options.verbosity)
+    options = options_of(given)
+    start_logging(options.verbosity)
     folder = options.output or Path(f"{model.stem}-qcompile")
-    _check_places(model, folder, options)
+    check_inputs(model, options)
+    _check_outputs(folder, options)
     result = _compile(model, options)
     for warning in result.report.warnings:
         logger.warning("%s", warning)
@@ -284,7 +289,7 @@ def _print_search(found: Found) -> None:
         click.echo(f"widths: {line}")
 
 
-def _options(given: dict[str, Any]) -> CompileOptions:
+def options_of(given: dict[str, Any]) -> CompileOptions:
     """The options of the command line over those of --config."""
     from qcompile.config import resolve
 
@@ -317,7 +322,8 @@ def _options(given: dict[str, Any]) -> CompileOptions:
     return options
 
 
-def _start_logging(verbosity: int) -> None:
+def start_logging(verbosity: int) -> None:
+    """Sends what is logged to standard error; -1 shows errors alone, 2 every pass."""
     levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("qcompile: %(levelname)s: %(message)s"))
@@ -328,15 +334,16 @@ def _start_logging(verbosity: int) -> None:
     logger.setLevel(levels.get(verbosity, logging.DEBUG))
 
 
-def _check_places(model: Path, folder: Path, options: CompileOptions) -> None:
-    """Finds mistakes in paths before the work instead of after it."""
-    from qcompile.output import check_output
+def check_inputs(model: Path, options: CompileOptions) -> None:
+    """Finds files that are missing before the work instead of after it.
 
+    Raises:
+        UsageError: one is.
+    """
     if not model.exists():
         raise UsageError(f"{model}: no such file; give the path of an ONNX model")
     if model.is_dir():
         raise UsageError(f"{model}: is a folder; give the path of an ONNX model")
-    check_output(folder)
     for name in DATA_PATHS:
         flag, text = f"--{name}", getattr(options, name)
         if text is not None and not any(
@@ -350,6 +357,13 @@ def _check_places(model: Path, folder: Path, options: CompileOptions) -> None:
     if scores is not None and not scores.is_file():
         known = "is not a file" if scores.exists() else "no such file"
         raise UsageError(f"--prune-importance {scores}: {known}; give a .json or .csv file")
+
+
+def _check_outputs(folder: Path, options: CompileOptions) -> None:
+    """Finds places that cannot be written before the work instead of after it."""
+    from qcompile.output import check_output
+
+    check_output(folder)
     if options.report is not None and options.report.is_dir():
         raise UsageError(f"--report {options.report}: is a folder; give the name of a file")
     if options.dump_ir is not None and options.dump_ir.exists() and not options.dump_ir.is_dir():
@@ -409,8 +423,14 @@ def _check_gates(result: CompileResult) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Runs the command; every error a user can mend becomes one line and an exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    chosen: click.Command = command
+    name = "qcompile"
+    if given and given[0] in COMMANDS and not Path(given[0]).exists():
+        chosen = getattr(import_module(COMMANDS[given[0]]), given[0])
+        name, given = f"qcompile {given[0]}", given[1:]
     try:
-        result = command.main(args=arguments, prog_name="qcompile", standalone_mode=False)
+        result = chosen.main(args=given, prog_name=name, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except QCompileError as error:
         return _fail(str(error), error.exit_code)

@@ -38,6 +38,7 @@ LAYERS = (
         "evaluate",
         "feeds",
         "pipeline",
+        "prune_sweep",
         "pruning",
         "report",
         "result",
