@@ -57,7 +57,7 @@ def choose_examples(
         float_scores: Dice of each class and image.
         quantized_scores: likewise.
     """
-    before, after = _per_image(float_scores), _per_image(quantized_scores)
+    before, after = per_image(float_scores), per_image(quantized_scores)
     judged = np.flatnonzero(~np.isnan(before))
     order = judged[np.argsort((after - before)[judged], kind="stable")]
     last = len(order) - 1
@@ -71,7 +71,7 @@ def choose_examples(
     return tuple(found)
 
 
-def _per_image(scores: Sequence[ClassScore]) -> Array:
+def per_image(scores: Sequence[ClassScore]) -> Array:
     """Mean over those classes that count in an image; NaN where none does."""
     values = np.array([item.per_image for item in scores])
     counted = ~np.isnan(values)

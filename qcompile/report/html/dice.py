@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from qcompile.report.columns import NOTHING
 from qcompile.report.document import Report
+from qcompile.report.examples import per_image
 from qcompile.report.html.overlays import class_colour
 from qcompile.report.html.scales import Axis, linear_axis, minus, number
 from qcompile.report.metrics import ClassScore
+from qcompile.report.summary import dice_rows, dice_text
 
 SIDE = 300
 """Of the square in which the dots lie."""
@@ -78,7 +82,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class DicePicture:
-    """The scatter plot and the table beside it; `rows` has the mean last if there are classes."""
+    """The scatter plot and the table beside it; `summary` says what the means are of."""
 
     width: int
     height: int
@@ -88,7 +92,7 @@ class DicePicture:
     ticks: tuple[Tick, ...]
     dots: tuple[Dot, ...]
     rows: tuple[ClassRow, ...]
-    images: int
+    summary: str
     changes: Changes
 
 
@@ -98,37 +102,18 @@ def dice_picture(report: Report) -> DicePicture | None:
     if evaluation is None:
         return None
     pairs = list(zip(evaluation.float_scores, evaluation.quantized_scores, strict=True))
-    values = [value for before, after in pairs for value in (*before.per_image, *after.per_image)]
+    values = [
+        value
+        for before, after in pairs
+        for value in (*before.per_image, *after.per_image)
+        if not math.isnan(value)
+    ]
     axis = linear_axis(values)
     axis = Axis(max(0.0, axis.low), min(1.0, axis.high), axis.ticks)
-    dots = []
-    rows = []
-    for place, (before, after) in enumerate(pairs):
-        colour, shape = class_colour(before.label), SHAPES[place % len(SHAPES)]
-        for index, (x, y) in enumerate(zip(before.per_image, after.per_image, strict=True)):
-            change = minus(f"{y - x:+.4f}")
-            dots.append(
-                Dot(
-                    round(LEFT + SIDE * axis.place(x), 1),
-                    round(TOP + SIDE * (1 - axis.place(y)), 1),
-                    shape,
-                    colour,
-                    f"image {index}, class {before.label}\nfloat {x:.4f}, quantised {y:.4f} "
-                    f"({change})",
-                )
-            )
-        rows.append(
-            _row(
-                f"class {before.label}",
-                before.mean,
-                after.mean,
-                shape,
-                colour,
-                f"{before.pooled:.4f} → {after.pooled:.4f}",
-            )
-        )
-    if len(pairs) > 1:
-        rows.append(_row("mean", evaluation.dice_float, evaluation.dice_quantized))
+    marks = {
+        f"class {before.label}": (SHAPES[place % len(SHAPES)], class_colour(before.label))
+        for place, (before, _) in enumerate(pairs)
+    }
     ticks = tuple(
         Tick(
             round(LEFT + SIDE * axis.place(tick), 1),
@@ -145,25 +130,56 @@ def dice_picture(report: Report) -> DicePicture | None:
         LEFT,
         TOP,
         ticks,
-        tuple(dots),
-        tuple(rows),
-        evaluation.images,
+        tuple(
+            dot
+            for (before, after), (shape, colour) in zip(pairs, marks.values(), strict=True)
+            for dot in _dots(before, after, axis, shape, colour)
+        ),
+        tuple(_row(cells, *marks.get(cells[0], ("", ""))) for cells in dice_rows(report)),
+        dice_text(report),
         _changes(pairs),
     )
 
 
+def _dots(
+    before: ClassScore, after: ClassScore, axis: Axis, shape: str, colour: str
+) -> Iterator[Dot]:
+    """Of one class; images that do not count for it have none."""
+    for index, (x, y) in enumerate(zip(before.per_image, after.per_image, strict=True)):
+        if math.isnan(x) or math.isnan(y):
+            continue
+        yield Dot(
+            round(LEFT + SIDE * axis.place(x), 1),
+            round(TOP + SIDE * (1 - axis.place(y)), 1),
+            shape,
+            colour,
+            f"image {index}, class {before.label}\nfloat {x:.4f}, quantised {y:.4f} "
+            f"({minus(f'{y - x:+.4f}')})",
+        )
+
+
+def _row(cells: tuple[str, ...], shape: str, colour: str) -> ClassRow:
+    title, before, after, change, pooled_before, pooled_after = cells
+    difference = 0.0 if change == NOTHING else float(change)
+    # Of all measures only distances are better when they are smaller.
+    lost = difference > 0 if title.endswith("Hausdorff") else difference < 0
+    pooled = "" if pooled_before == NOTHING else f"{pooled_before} → {pooled_after}"
+    return ClassRow(title, shape, colour, before, after, minus(change), lost, pooled)
+
+
 def _changes(pairs: Sequence[tuple[ClassScore, ClassScore]]) -> Changes:
-    before = np.mean([item.per_image for item, _ in pairs], axis=0)
-    after = np.mean([item.per_image for _, item in pairs], axis=0)
+    before = per_image([item for item, _ in pairs])
+    after = per_image([item for _, item in pairs])
     points = 100 * (after - before)
-    axis = linear_axis([float(value) for value in points], ticks=4, zero=True)
+    judged = np.flatnonzero(~np.isnan(points))
+    axis = linear_axis([float(points[index]) for index in judged], ticks=4, zero=True)
 
     def y(value: float) -> float:
         return round(4 + CHANGES * (1 - axis.place(value)), 1)
 
-    count = len(points)
+    count = len(judged)
     bars = []
-    for rank, index in enumerate(np.argsort(points, kind="stable")):
+    for rank, index in enumerate(judged[np.argsort(points[judged], kind="stable")]):
         change = float(points[index])
         top, bottom = y(max(change, 0.0)), y(min(change, 0.0))
         width = min(70 / count, 6.0)
@@ -180,24 +196,3 @@ def _changes(pairs: Sequence[tuple[ClassScore, ClassScore]]) -> Changes:
         )
     ticks = tuple(Tick(0.0, y(tick), number(tick)) for tick in axis.ticks)
     return Changes(CHANGES + 10, ticks, tuple(bars))
-
-
-def _row(
-    label: str,
-    before: float,
-    after: float,
-    shape: str = "",
-    colour: str = "",
-    pooled: str = "",
-) -> ClassRow:
-    change = after - before
-    return ClassRow(
-        label,
-        shape,
-        colour,
-        f"{before:.4f}",
-        f"{after:.4f}",
-        minus(f"{change:+.4f}"),
-        change < -0.00005,
-        pooled,
-    )

@@ -9,6 +9,7 @@ from functools import cache
 import jinja2
 
 from qcompile.config import option_text
+from qcompile.data_options import DiceOver
 from qcompile.report.columns import COLUMNS, NOTHING
 from qcompile.report.document import Report
 from qcompile.report.html.dice import dice_picture
@@ -55,6 +56,7 @@ def to_html(report: Report) -> str:
             calibration=calibration_text(report),
             options=[(name, plain(option_text(value))) for name, value in report.options.items()],
             dice=dice_picture(report),
+            several=report.evaluation is not None and len(report.evaluation.float_scores) > 1,
             overlays=overlays(report),
             network=network_picture(report) if report.layers else None,
             modes=MODES,
@@ -75,10 +77,16 @@ def subtitle(report: Report) -> str:
     """One sentence on what was made: '4-bit weights and 6-bit activations, for C.'"""
     weights = _widths([row.weight_bits for row in report.layers if row.macs])
     outputs = _widths([row.activation_bits for row in report.layers if row.macs])
-    target = {"c": "as a C program", "hdl": "as an FPGA accelerator"}.get(
-        str(report.options.get("target")), "as a network file for the simulator"
-    )
-    return f"Weights of {weights}, activations of {outputs}, {target}"
+    target = str(report.options.get("target"))
+    made = _MADE.get(target, f"as an ONNX model ({target.upper()})")
+    return f"Weights of {weights}, activations of {outputs}, {made}"
+
+
+_MADE = {
+    "c": "as a C program",
+    "hdl": "as an FPGA accelerator",
+    "sim": "as a network file for the simulator",
+}
 
 
 def _widths(bits: Sequence[int | None]) -> str:
@@ -126,8 +134,18 @@ def _dice_tiles(report: Report) -> list[Tile]:
     note = f"{minus(f'{100 * change:+.2f}')} points against float"
     return [
         Tile("Dice, quantised", f"{totals.dice_quantized:.4f}", note, tone),
-        Tile("Dice, float", f"{totals.dice_float:.4f}", "mean over images and classes"),
+        Tile("Dice, float", f"{totals.dice_float:.4f}", _mean_of(report)),
     ]
+
+
+def _mean_of(report: Report) -> str:
+    """What Dice is the mean of."""
+    evaluation = report.evaluation
+    if evaluation is None:
+        return ""
+    several = " and classes" if len(evaluation.float_scores) > 1 else ""
+    over = {DiceOver.CASE: "mean over cases", DiceOver.POOLED: "all pixels pooled"}
+    return over.get(evaluation.over, "mean over images") + several
 
 
 def _size_tile(report: Report) -> Tile:

@@ -71,6 +71,10 @@ def bits_swatch(bits: int | None) -> Swatch:
     return Swatch(_BIT_FILLS.get(bits, _MANY_BITS), DARK_INK if bits <= 5 else LIGHT_INK, label)
 
 
+SAME = 1e-6
+"""Numbers of one axis that differ by less, relatively, are one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """A linear or logarithmic axis from `low` to `high` with its ticks (numbers of the data)."""
@@ -103,8 +107,8 @@ def linear_axis(values: Sequence[float], ticks: int = 5, zero: bool = False) -> 
     low, high = min(values), max(values)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    if high == low:
-        margin = abs(high) / 10 or 1.0
+    if high - low <= SAME * max(1.0, abs(low), abs(high)):
+        margin = abs(high) / 10 if abs(high) > SAME else 1.0
         low, high = low - margin, high + margin
     step = _nice((high - low) / ticks)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -94,7 +94,7 @@ def trade_off_picture(
                 y,
                 plain(point.label) if shown else "",
                 "middle" if point.chosen else "end" if x > 0.8 else "start",
-                not point.chosen,
+                not point.chosen and y < BASE - 24,
                 point in best,
                 point.chosen,
                 f"{plain(point.label)}\n{bytes_text(point.bytes)}, Dice {point.dice:.4f}",

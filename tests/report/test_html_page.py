@@ -1,0 +1,115 @@
+"""The page as text: escaped, self-contained, and with sections for what there is."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from qcompile.report.html.page import subtitle, tiles, to_html
+from tests.report.made import EVIL, report
+
+VOID = {"meta", "input", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Collects elements and texts, and checks that tags close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def of(self, name: str) -> list[str]:
+        """All values of an attribute."""
+        return [value for _, found in self.elements if (value := found.get(name)) is not None]
+
+
+@pytest.fixture(scope="module")
+def evil() -> Page:
+    return Page(to_html(report(EVIL)))
+
+
+def test_names_from_the_model_stay_text(evil: Page) -> None:
+    tags = {tag for tag, _ in evil.elements}
+    assert not tags & {"script", "img", "iframe", "object", "embed", "base", "form"}
+    assert not [name for _, found in evil.elements for name in found if name.startswith("on")]
+    # In the heading, warnings, tooltips, tables, histograms, hardware and the trade-off.
+    assert sum(EVIL in text for text in evil.texts) >= 10
+
+
+def test_nothing_is_fetched_and_no_script_runs(evil: Page) -> None:
+    addresses = evil.of("src") + evil.of("href") + evil.of("xlink:href")
+    assert addresses
+    assert all(item.startswith(("#", "data:image/png;base64,")) for item in addresses)
+    policy = [found.get("content") for tag, found in evil.elements if tag == "meta"]
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in policy
+    style = re.search("<style>(.*?)</style>", to_html(report()), re.DOTALL)
+    assert style is not None
+    assert "url(" not in style[1]
+    assert "@import" not in style[1]
+
+
+def test_addresses_within_the_page_exist() -> None:
+    page = Page(to_html(report()))
+    ids = page.of("id")
+    assert len(ids) == len(set(ids))
+    targets = [item[1:] for item in page.of("href") if item.startswith("#")]
+    targets += page.of("for")
+    targets += [
+        text[5:-1] for name in ("marker-end", "fill") for text in page.of(name) if "url(#" in text
+    ]
+    assert targets
+    assert set(targets) <= set(ids)
+
+
+def test_sections_are_there_for_what_there_is() -> None:
+    everything = Page(to_html(report()))
+    sections = [str(found["id"]) for tag, found in everything.elements if tag == "section"]
+    assert sections == [
+        "dice", "examples", "network", "layers", "trade-off", "hardware", "histograms", "facts",
+    ]  # fmt: skip
+    little = Page(to_html(report(full=False)))
+    sections = [str(found["id"]) for tag, found in little.elements if tag == "section"]
+    assert sections == ["network", "layers", "facts"]
+    assert "not measured" in little.texts
+    assert any("not verified" in text for text in little.texts)
+
+
+def test_equal_reports_give_equal_pages() -> None:
+    assert to_html(report()) == to_html(report())
+
+
+def test_the_top_says_dice_and_size() -> None:
+    found = {tile.caption: tile for tile in tiles(report())}
+    assert found["Dice, quantised"].value == "0.8485"
+    assert found["Dice, float"].value == "0.9524"
+    assert found["Dice, quantised"].note == "−10.39 points against float"
+    assert found["Dice, quantised"].tone == "loss"
+    assert found["Weights"].value == "1.15 kB"
+    assert found["Weights"].note == "8.0 times smaller than float"
+    assert found["Frames per second"].value == "2,000"
+    assert found["Frames per second"].note == "at 100 MHz on ecp5-25k"
+    assert subtitle(report()) == (
+        "Weights of 4 and 8 bits, activations of 6 bits, as an FPGA accelerator"
+    )
