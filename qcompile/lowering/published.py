@@ -9,7 +9,7 @@ turns them into codes. `fxp-em` counts powers of two with thresholds, and a tabl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,7 +19,7 @@ from qcompile.fixed_point import EM_LOWEST, QFormat, parse_q_format
 from qcompile.graph import Op
 from qcompile.lowering.curve import Curve
 from qcompile.lowering.epilogue import curve_of
-from qcompile.lowering.staircase import Levels, staircase_epilogue
+from qcompile.lowering.staircase import Levels, SteppedEpilogue, staircase_epilogue
 from qcompile.numerics import Epilogue
 from qcompile.ops.activation import Activation
 from qcompile.types import Array, CodebookKind, IntType, Range, TensorType
@@ -30,7 +30,8 @@ TABLE_BITS = 12
 
 @dataclass(frozen=True, slots=True)
 class PublishedEpilogue:
-    """`epilogue` gives codes; or indices of type `index`, where there is a `table` of codes."""
+    """`epilogue` gives codes; or indices of type `index`, where there is a `table` of codes: one
+    for all channels, or [channels, indices]."""
 
     epilogue: Epilogue
     index: IntType | None = None
@@ -87,17 +88,22 @@ def published_epilogue(
     curves, bounds = lines(scale)
     signed = output.integer.signed
     if output.codebook.kind is CodebookKind.FXP_EM:
-        return _powers(staircase_epilogue(op, curves, bounds, _Powers(q), reach), q)
+        magnitudes = (0, *q.em_levels())
+        stepped = staircase_epilogue(op, curves, bounds, _Powers(q), reach)
+        return _with_table(stepped, lambda level: magnitudes[min(level, len(magnitudes) - 1)])
     if q.fraction == 0:
         levels: Levels = _Truncated(q.paper_largest)
-        return PublishedEpilogue(staircase_epilogue(op, curves, bounds, levels, reach))
+        return _direct(staircase_epilogue(op, curves, bounds, levels, reach))
     whole = 1 << q.digits
     half_steps = (1 << (TABLE_BITS - (1 if signed else 0))) - 1
     if _largest(curves, bounds, reach) < whole or half_steps < 2 * whole:
         levels = _Rounded(whole)
-        return PublishedEpilogue(staircase_epilogue(op, curves, bounds, levels, reach))
+        return _direct(staircase_epilogue(op, curves, bounds, levels, reach))
     levels = _HalfSteps(half_steps)
-    return _half_steps(staircase_epilogue(op, *lines(scale / 2), levels, reach), q)
+    stepped = staircase_epilogue(op, *lines(scale / 2), levels, reach)
+    return _with_table(
+        stepped, lambda level: int(q.paper_codes(np.array((level + 0.5) / 2 * q.step)))
+    )
 
 
 def _largest(curves: Sequence[Curve], bounds: tuple[float, float], reach: Range) -> float:
@@ -179,21 +185,21 @@ def _reaches(square: int, one: int, exponent: int) -> bool:
     return square << (-2 * exponent) >= one
 
 
-def _powers(epilogue: Epilogue, q: QFormat) -> PublishedEpilogue:
-    magnitudes = (0, *q.em_levels())
-    return _with_table(epilogue, lambda level: magnitudes[min(level, len(magnitudes) - 1)])
+def _direct(stepped: SteppedEpilogue) -> PublishedEpilogue:
+    """Levels are codes."""
+    if stepped.levels is None:
+        return PublishedEpilogue(stepped.epilogue)
+    return _with_table(stepped, lambda level: level)
 
 
-def _half_steps(epilogue: Epilogue, q: QFormat) -> PublishedEpilogue:
-    def magnitude(level: int) -> int:
-        middle = (level + 0.5) / 2 * q.step
-        return int(q.paper_codes(np.array(middle)))
-
-    return _with_table(epilogue, magnitude)
-
-
-def _with_table(epilogue: Epilogue, magnitude: Callable[[int], int]) -> PublishedEpilogue:
-    index = IntType.holding(epilogue.output_range())
+def _with_table(stepped: SteppedEpilogue, magnitude: Callable[[int], int]) -> PublishedEpilogue:
+    index = IntType.holding(stepped.epilogue.output_range())
     reachable = range(index.low, index.high + 1)
-    codes = [int(math.copysign(magnitude(abs(level)), level)) for level in reachable]
-    return PublishedEpilogue(epilogue, index, np.array(codes, dtype=np.int64))
+
+    def codes(levels: Iterable[int]) -> list[int]:
+        return [int(math.copysign(magnitude(abs(level)), level)) for level in levels]
+
+    if stepped.levels is None:
+        return PublishedEpilogue(stepped.epilogue, index, np.array(codes(reachable)))
+    rows = [codes(row[min(place, len(row) - 1)] for place in reachable) for row in stepped.levels]
+    return PublishedEpilogue(stepped.epilogue, index, np.array(rows))

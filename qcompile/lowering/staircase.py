@@ -61,10 +61,19 @@ class Staircase:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class SteppedEpilogue:
+    """`epilogue` gives levels; or, where some channels rise and others fall, how many steps the sum
+    has passed, `levels[channel][steps]` being the level then."""
+
+    epilogue: Epilogue
+    levels: tuple[tuple[int, ...], ...] | None = None
+
+
 def staircase_epilogue(
     op: Op, curves: Sequence[Curve], bounds: tuple[float, float], levels: Levels, reach: Range
-) -> Epilogue:
-    """The epilogue whose result is the level of every sum in `reach`.
+) -> SteppedEpilogue:
+    """The epilogue that finds the level of every sum in `reach`.
 
     Args:
         op: the operator, for messages.
@@ -85,7 +94,7 @@ def staircase_epilogue(
     )
     parts = [_fit(curve, steps, codes, reach) for curve, steps in zip(curves, stairs, strict=True)]
     if all(part is not None for part in parts):
-        return _join([part for part in parts if part is not None])
+        return SteppedEpilogue(_join([part for part in parts if part is not None]))
     return _thresholds(op, stairs, codes, reach)
 
 
@@ -137,17 +146,24 @@ def _changes(
 
 
 def _fit(curve: Curve, steps: Staircase, codes: Range, reach: Range) -> Requantize | None:
-    """One channel's multiplier and bias, or two pairs of them, that meet every corner. `codes` are
-    those of all channels: the clamp."""
+    """One channel's multiplier and bias, or two pairs of them, that meet every corner.
+
+    The clamp is that of all channels (`codes`) if possible, else the channel's own.
+    """
     if not steps.changes:
         bias = steps.first << MINIMUM_SHIFT
         return _part((0, bias), MINIMUM_SHIFT, codes, (reach.low, reach.high), None)
     ends = (steps.changes[0][0] - 1, steps.changes[-1][0])
     corners = steps.corners()
-    single = _line(corners, codes, _slope_at(curve, corners))
-    if single is not None:
-        return _part(single[1], single[0], codes, ends, None)
-    return _two_lines(curve, steps, codes, ends)
+    own = Range(min(steps.first, steps.last), max(steps.first, steps.last))
+    for clamp in dict.fromkeys((codes, own)):
+        single = _line(corners, clamp, _slope_at(curve, corners))
+        if single is not None:
+            return _part(single[1], single[0], clamp, ends, None)
+        double = _two_lines(curve, steps, clamp, ends)
+        if double is not None:
+            return double
+    return None
 
 
 def _two_lines(
@@ -256,30 +272,45 @@ def _with_shift(part: Requantize, shift: int) -> Requantize:
 # Thresholds -----------------------------------------------------------------------------------
 
 
-def _thresholds(op: Op, stairs: Sequence[Staircase], codes: Range, reach: Range) -> Thresholds:
-    """Exact limits; every channel must rise, or every channel fall."""
-    falls = any(steps.last < steps.first for steps in stairs)
-    if falls and any(steps.last > steps.first for steps in stairs):
-        raise _unsupported(op, "some channels rise with the sum and others fall (norm gains)")
-    low, high = codes.low, codes.high
-    if high - low > MOST_THRESHOLDS:
-        count = high - low + 1
-        raise _unsupported(op, f"its {count} levels have ties that no multiplier rounds so")
-    order = range(high - 1, low - 1, -1) if falls else range(low + 1, high + 1)
-    rows = [tuple(_first(steps, level, falls, reach) for steps in stairs) for level in order]
-    shrunk = tuple(row[:1] if len(set(row)) == 1 else row for row in rows)
-    return Thresholds(shrunk, high if falls else low, -1 if falls else 1)
+def _thresholds(op: Op, stairs: Sequence[Staircase], codes: Range, reach: Range) -> SteppedEpilogue:
+    """Exact limits of the levels, or of the steps where channels go either way."""
+    if any(steps.last < steps.first for steps in stairs):
+        return _counted(op, stairs, reach)
+    count = codes.high - codes.low
+    _check_count(op, count)
+    wanted = range(codes.low + 1, codes.high + 1)
+    rows = [tuple(_first(steps, level, reach) for steps in stairs) for level in wanted]
+    return SteppedEpilogue(Thresholds(tuple(map(_shrunk, rows)), codes.low))
 
 
-def _first(steps: Staircase, wanted: int, falls: bool, reach: Range) -> int:
-    """The first sum at which a channel has come to a level."""
+def _counted(op: Op, stairs: Sequence[Staircase], reach: Range) -> SteppedEpilogue:
+    count = max(len(steps.changes) for steps in stairs)
+    _check_count(op, count)
+    never = (reach.high + 1, 0)
+    padded = [[*steps.changes, *[never] * (count - len(steps.changes))] for steps in stairs]
+    rows = [tuple(changes[index][0] for changes in padded) for index in range(count)]
+    levels = tuple(
+        (steps.first, *(level for _, level in steps.changes), *[steps.last] * missing)
+        for steps in stairs
+        for missing in (count - len(steps.changes),)
+    )
+    return SteppedEpilogue(Thresholds(tuple(map(_shrunk, rows)), 0), levels)
 
-    def is_there(level: int) -> bool:
-        return level <= wanted if falls else level >= wanted
 
-    if is_there(steps.first):
+def _shrunk(row: tuple[int, ...]) -> tuple[int, ...]:
+    return row[:1] if len(set(row)) == 1 else row
+
+
+def _check_count(op: Op, count: int) -> None:
+    if count > MOST_THRESHOLDS:
+        raise _unsupported(op, f"its {count + 1} levels have ties that no multiplier rounds so")
+
+
+def _first(steps: Staircase, wanted: int, reach: Range) -> int:
+    """The first sum at which a rising channel has come to a level."""
+    if steps.first >= wanted:
         return reach.low
-    return next((acc for acc, level in steps.changes if is_there(level)), reach.high + 1)
+    return next((acc for acc, level in steps.changes if level >= wanted), reach.high + 1)
 
 
 def _unsupported(op: Op, reason: str) -> UnsupportedError:
