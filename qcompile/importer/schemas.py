@@ -51,7 +51,6 @@ SCHEMAS: Mapping[tuple[str, str], Schema] = {
     (MICROSOFT, "QLinearGlobalAveragePool"): Schema((4, 5), {"channels_last": INT}),
     (MICROSOFT, "QLinearLeakyRelu"): Schema((4, 5), {"alpha": FLOAT}),
     (MICROSOFT, "QLinearMul"): Schema((7, 8)),
-    (MICROSOFT, "QLinearReduceMean"): Schema((4, 5), {"axes": INTS, "keepdims": INT}),
     (MICROSOFT, "QLinearSigmoid"): Schema((4, 5)),
     (MICROSOFT, "QLinearSoftmax"): Schema((5, 5), {"axis": INT, "opset": INT}),
     **{(domain, "Quant"): Schema((4, 4), _QUANT) for domain in QONNX},

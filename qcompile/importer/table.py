@@ -90,7 +90,6 @@ CONVERTERS: Mapping[str, Converter] = {
     "QLinearLeakyRelu": q_operators.convert_qlinear_leaky_relu,
     "QLinearMatMul": q_operators.convert_qlinear_matmul,
     "QLinearMul": q_operators.convert_qlinear_mul,
-    "QLinearReduceMean": q_operators.convert_qlinear_reduce_mean,
     "QLinearSigmoid": q_operators.convert_qlinear_sigmoid,
     "QLinearSoftmax": q_operators.convert_qlinear_softmax,
     "Quant": qonnx.convert_quant,

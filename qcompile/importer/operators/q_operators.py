@@ -26,7 +26,7 @@ from qcompile.importer.operators.quantize import dequantize, quantize, read_grid
 from qcompile.types import Array
 
 OPSET = 13
-"""Of the float operators that are made here: with axes as attributes of ReduceMean."""
+"""Of the float operators that are made here."""
 
 
 def convert_qlinear_conv(node: Node, builder: Builder) -> None:
@@ -104,11 +104,6 @@ def convert_qlinear_leaky_relu(node: Node, builder: Builder) -> None:
     _unary(node, builder, "LeakyRelu")
 
 
-def convert_qlinear_reduce_mean(node: Node, builder: Builder) -> None:
-    """QLinearReduceMean, with axes as attributes."""
-    _unary(node, builder, "ReduceMean")
-
-
 def convert_qlinear_sigmoid(node: Node, builder: Builder) -> None:
     """QLinearSigmoid."""
     _unary(node, builder, "Sigmoid")
@@ -123,7 +118,6 @@ _UNARY = {
     "AveragePool": pool.convert_average_pool,
     "GlobalAveragePool": pool.convert_global_average_pool,
     "LeakyRelu": activations.convert_leaky_relu,
-    "ReduceMean": reduce.convert_reduce_mean,
     "Sigmoid": pointwise.convert_sigmoid,
     "Softmax": reduce.convert_softmax,
 }
