@@ -66,11 +66,13 @@ def picture_masks(path: Path) -> list[Item]:
         raise DataError(
             f"{path.name}: JPEG changes the values of a mask; save masks as PNG or TIFF"
         )
+    # A GIF has greys in a palette, too; elsewhere a palette gives classes their colours.
+    target = "RGB" if path.suffix.lower() == ".gif" else None
     items = []
     for page, _, size, name in _pages(path):
 
         def load(page: int = page, name: str = name) -> Array:
-            return _mask(_read(path, page, None), name)
+            return _mask(_read(path, page, target), name)
 
         items.append(Item(name, path.stem, size, False, load))
     return items

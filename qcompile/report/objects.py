@@ -194,12 +194,14 @@ def object_counts(found: Array, wanted: Array) -> ObjectCounts:
 
 @dataclass(frozen=True)
 class _Objects:
-    """Numbered objects without gaps: number n is at `boxes[n - 1]`."""
+    """Numbered objects without gaps: number n is at `boxes[n - 1]`, whose first and last positions
+    are `edges[n - 1]`."""
 
     numbers: Array
     count: int
     areas: Array
     boxes: Sequence[tuple[slice, ...]]
+    edges: Array
 
     @staticmethod
     def of(image: Array) -> _Objects:
@@ -208,7 +210,8 @@ class _Objects:
         count = int(numbers.max(initial=0))
         areas = np.bincount(numbers.ravel(), minlength=count + 1)[1:]
         boxes = load_ndimage().find_objects(numbers) if count else []
-        return _Objects(numbers, count, areas, boxes)
+        edges = np.array([[at for s in box for at in (s.start, s.stop)] for box in boxes])
+        return _Objects(numbers, count, areas, boxes, edges)
 
 
 def _weighted_dice(common: Array, areas: Array, others: Array) -> float:
@@ -238,15 +241,9 @@ def _weighted_distance(common: Array, ours: _Objects, theirs: _Objects, diagonal
 def _least_hausdorff(ours: _Objects, i: int, theirs: _Objects) -> float:
     """The distance to the nearest of their objects, those first whose boxes are alike: the distance
     is at least that of any two sides of the boxes."""
-    bounds = [
-        max(
-            max(abs(one.start - two.start), abs(one.stop - two.stop))
-            for one, two in zip(ours.boxes[i], box, strict=True)
-        )
-        for box in theirs.boxes
-    ]
+    bounds = np.abs(theirs.edges - ours.edges[i]).max(axis=1)
     best = math.inf
-    for j in sorted(range(theirs.count), key=lambda j: bounds[j]):
+    for j in np.argsort(bounds, kind="stable").tolist():
         if bounds[j] >= best:
             break
         best = min(best, _hausdorff(ours, i, theirs, j))
