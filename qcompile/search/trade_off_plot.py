@@ -13,8 +13,9 @@ from qcompile.search.reasons import fits
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BASE = 70, 740, 40, 360
 MIXED, UNIFORM, CHOSEN, INK, PALE = "#225ea8", "#d95f0e", "#15191d", "#15191d", "#d5dae0"
-LABEL_CLEARANCE = (90, 14)
-"""Labels closer than these pixels to another are left out; their points have tooltips."""
+LABEL_SIZE = (86, 14)
+"""Room that a label takes, in pixels; where it would cover something it is left out. All points
+have tooltips."""
 
 
 def trade_off_svg(found: Found) -> str:
@@ -55,11 +56,12 @@ def _drawing(found: Found, points: Sequence[Tried]) -> Iterator[str]:
     if reference is not None:
         y = _y(y_axis, reference)
         yield _line(LEFT, y, RIGHT, y, INK, "2 4")
-        yield _text(RIGHT, y - 4, f"float network {reference:.4f}", "end")
+        yield _text(LEFT + 4, y - 4, f"float network {reference:.4f}")
     if budget is not None:
         x = _x(x_axis, budget)
         yield _line(x, TOP, x, BASE, INK, "6 4")
         yield _text(x - 4, TOP + 10, "budget", "end")
+    spots = [(_x(x_axis, cost), _y(y_axis, height)) for cost, height in places]
     labelled: list[tuple[float, float]] = []
     order = sorted(points, key=lambda item: (item is not found.chosen, not fits(found, item)))
     for item in order:
@@ -67,12 +69,27 @@ def _drawing(found: Found, points: Sequence[Tried]) -> Iterator[str]:
         assert place is not None
         x, y = _x(x_axis, place[0]), _y(y_axis, place[1])
         yield _mark(found, item, x, y)
-        wide, high = LABEL_CLEARANCE
-        if all(abs(x - u) > wide or abs(y - v) > high for u, v in labelled):
-            labelled.append((x, y))
-            anchor, shift = ("end", -9) if x > RIGHT - 120 else ("start", 9)
+        left = x > RIGHT - LABEL_SIZE[0]
+        if item is found.chosen or _is_free(x, y, left, spots, labelled):
+            labelled.append((x - LABEL_SIZE[0] if left else x, y))
+            anchor, shift = ("end", -12) if left else ("start", 12)
             yield _text(x + shift, y + 4, item.candidate.label, anchor, item is found.chosen)
     yield from _legend()
+
+
+def _is_free(
+    x: float,
+    y: float,
+    left: bool,
+    spots: Sequence[tuple[float, float]],
+    labelled: Sequence[tuple[float, float]],
+) -> bool:
+    """Whether a label beside the point (x, y) covers no point and no label."""
+    wide, high = LABEL_SIZE
+    start = x - wide if left else x
+    covered = (start < u < start + wide and abs(y - v) < high for u, v in spots if u != x)
+    touching = (abs(start - u) < wide and abs(y - v) < high for u, v in labelled)
+    return not any(covered) and not any(touching)
 
 
 def _grid(x_axis: Axis, y_axis: Axis) -> Iterator[str]:
