@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcompile.budget_options import SEARCH_DEFAULTS, SIZE_BUDGETS
-from qcompile.data_options import DATA_CHOICES, DATA_PATHS, DATA_TEXTS
+from qcompile.data_options import DATA_CHOICES, DATA_PATHS, DATA_TEXTS, REPORTED_DATA
 from qcompile.errors import UsageError
 from qcompile.hdl_options import FOLD_FILE, HDL_DEFAULTS, FifoPolicy
 from qcompile.onnx_options import ONNX_DEFAULTS, ONNX_TARGETS, OnnxInput, OnnxWeights
@@ -227,6 +227,8 @@ def options_table(options: CompileOptions) -> dict[str, Any]:
         keys = (*keys, *HDL_KEYS)
     if options.target.value in ONNX_TARGETS:
         keys = (*keys, *ONNX_DEFAULTS)
+    plain = CompileOptions()
+    keys += tuple(key for key in REPORTED_DATA if getattr(options, key) != getattr(plain, key))
     for key in keys:
         value = getattr(options, key)
         if value is None:
