@@ -20,6 +20,8 @@ from qcompile.passes.base import Pass
 from qcompile.passes.lower_to_integer import LowerToInteger
 from qcompile.types import CodebookKind, CodeLimits, Range, TensorType
 
+FREE = (CodebookKind.UNIFORM, CodebookKind.TERNARY)
+"""Codebooks from which codes may be missing."""
 FEWEST = 3
 """Codes that are left at least, where the element has them."""
 
@@ -47,8 +49,8 @@ class AddLimits:
 
     @staticmethod
     def _limited(rng: Random, kind: TensorType) -> TensorType:
-        binary = kind.codebook is not None and kind.codebook.kind is CodebookKind.BINARY
-        if kind.is_float or kind.quantization is None or binary or rng.random() < 0.3:
+        free = kind.codebook is None or kind.codebook.kind in FREE
+        if kind.is_float or kind.quantization is None or not free or rng.random() < 0.3:
             return kind
         element = kind.integer
         least = min(FEWEST, element.high - element.low + 1) - 1
