@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from qcompile.budget_options import SIZE_BUDGETS, flag_of
 from qcompile.errors import UsageError
 from qcompile.format_options import DEFAULT_WIDTH
 from qcompile.graph import Graph, Op
@@ -43,6 +44,7 @@ def check_quantised(graph: Graph, options: CompileOptions) -> None:
     for flag, used in (
         ("--prune", prunes(options)),
         ("--mean-wbits", options.mean_wbits is not None),
+        *((flag_of(name), getattr(options, name) is not None) for name in SIZE_BUDGETS),
     ):
         if used:
             raise UsageError(f"{flag}: the model is quantised already; {COMPILE_FLOAT}")
