@@ -65,7 +65,7 @@ def test_scales_at_run_time(tmp_path: Path) -> None:
         node("DequantizeLinear", ["q", "s"], ["y"]),
     ]
     model = model_of(nodes, {"one": np.array([1], np.int64)}, (1, 1, 4, 4))
-    with pytest.raises(QCompileError, match="its scale 's' is computed at run time.*statically"):
+    with pytest.raises(QCompileError, match=r"its scale 's' is computed at run time.*statically"):
         import_model(save(model, tmp_path))
 
 
