@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import reduce
 from typing import Protocol
 
 from qcompile.errors import Unsupported, UnsupportedError
@@ -51,6 +52,10 @@ class Staircase:
     def last(self) -> int:
         return self.changes[-1][1] if self.changes else self.first
 
+    @property
+    def codes(self) -> Range:
+        return Range(min(self.first, self.last), max(self.first, self.last))
+
     def corners(self) -> list[tuple[int, int]]:
         """(sum, level) on both sides of every step."""
         before = [self.first, *(level for _, level in self.changes)]
@@ -88,14 +93,10 @@ def staircase_epilogue(
     if any(curve.above.slope * curve.below.slope < 0 for curve in curves):
         raise _unsupported(op, "its activation rises on one side of 0 and falls on the other")
     stairs = [_staircase(curve, bounds, levels, reach) for curve in curves]
-    codes = Range(
-        min(min(steps.first, steps.last) for steps in stairs),
-        max(max(steps.first, steps.last) for steps in stairs),
-    )
-    parts = [_fit(curve, steps, codes, reach) for curve, steps in zip(curves, stairs, strict=True)]
+    parts = [_fit(curve, steps, reach) for curve, steps in zip(curves, stairs, strict=True)]
     if all(part is not None for part in parts):
         return SteppedEpilogue(_join([part for part in parts if part is not None]))
-    return _thresholds(op, stairs, codes, reach)
+    return _thresholds(op, stairs, reach)
 
 
 # Staircases -----------------------------------------------------------------------------------
@@ -145,33 +146,27 @@ def _changes(
 # Multipliers ----------------------------------------------------------------------------------
 
 
-def _fit(curve: Curve, steps: Staircase, codes: Range, reach: Range) -> Requantize | None:
+def _fit(curve: Curve, steps: Staircase, reach: Range) -> Requantize | None:
     """One channel's multiplier and bias, or two pairs of them, that meet every corner.
 
-    The clamp is that of all channels (`codes`) if possible, else the channel's own.
+    The clamp is the channel's own lowest and highest level: it makes the shoulder of a ReLU.
     """
+    codes = steps.codes
     if not steps.changes:
         bias = steps.first << MINIMUM_SHIFT
         return _part((0, bias), MINIMUM_SHIFT, codes, (reach.low, reach.high), None)
     ends = (steps.changes[0][0] - 1, steps.changes[-1][0])
     corners = steps.corners()
-    own = Range(min(steps.first, steps.last), max(steps.first, steps.last))
-    for clamp in dict.fromkeys((codes, own)):
-        single = _line(corners, clamp, _slope_at(curve, corners))
-        if single is not None:
-            return _part(single[1], single[0], clamp, ends, None)
-        double = _two_lines(curve, steps, clamp, ends)
-        if double is not None:
-            return double
-    return None
+    single = _line(corners, codes, _slope_at(curve, corners))
+    if single is not None:
+        return _part(single[1], single[0], codes, ends, None)
+    return _two_lines(curve, steps, ends)
 
 
-def _two_lines(
-    curve: Curve, steps: Staircase, codes: Range, ends: tuple[int, int]
-) -> Requantize | None:
+def _two_lines(curve: Curve, steps: Staircase, ends: tuple[int, int]) -> Requantize | None:
     """Negative and positive levels on a line each; they meet where the real value crosses 0, or
     where the curve bends."""
-    corners = steps.corners()
+    codes, corners = steps.codes, steps.corners()
     zeros = [_crossing(line) for line in (curve.above, curve.below)]
     pivots = [curve.pivot, *zeros, *(acc for acc, level in corners if level == 0)]
     for pivot in dict.fromkeys(p for p in pivots if p is not None and ends[0] < p <= ends[1]):
@@ -272,12 +267,12 @@ def _with_shift(part: Requantize, shift: int) -> Requantize:
 # Thresholds -----------------------------------------------------------------------------------
 
 
-def _thresholds(op: Op, stairs: Sequence[Staircase], codes: Range, reach: Range) -> SteppedEpilogue:
+def _thresholds(op: Op, stairs: Sequence[Staircase], reach: Range) -> SteppedEpilogue:
     """Exact limits of the levels, or of the steps where channels go either way."""
     if any(steps.last < steps.first for steps in stairs):
         return _counted(op, stairs, reach)
-    count = codes.high - codes.low
-    _check_count(op, count)
+    codes = reduce(Range.union, (steps.codes for steps in stairs))
+    _check_count(op, codes.high - codes.low)
     wanted = range(codes.low + 1, codes.high + 1)
     rows = [tuple(_first(steps, level, reach) for steps in stairs) for level in wanted]
     return SteppedEpilogue(Thresholds(tuple(map(_shrunk, rows)), codes.low))
