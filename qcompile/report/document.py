@@ -21,7 +21,7 @@ from qcompile.report.histograms import LayerHistograms
 from qcompile.report.layers import LayerRow
 from qcompile.report.metrics import ClassScore
 from qcompile.report.objects import ObjectScore
-from qcompile.report.trade_off import TradeOffPoint
+from qcompile.report.trade_off import TradeOffPoint, WidthReason
 
 SCHEMA = "qcompile-report"
 SCHEMA_VERSION = 1
@@ -94,6 +94,7 @@ class Report:
         hardware: of an accelerator; None for other targets.
         histograms: operator name -> how its weights and its output spread; for `report.html` only.
         trade_off: the networks that a search compared; empty where none was made.
+        width_reasons: why the chosen one has its widths; empty likewise.
     """
 
     version: str
@@ -113,6 +114,7 @@ class Report:
     hardware: HardwareReport | None = None
     histograms: Mapping[str, LayerHistograms] = field(default_factory=dict)
     trade_off: tuple[TradeOffPoint, ...] = ()
+    width_reasons: tuple[WidthReason, ...] = ()
 
     def to_json(self) -> str:
         """The text of `report.json`."""
@@ -139,6 +141,7 @@ class Report:
             "layers": [_layer(row) for row in self.layers],
             "hardware": None if self.hardware is None else self.hardware.to_dict(),
             "trade_off": [dataclasses.asdict(point) for point in self.trade_off],
+            "width_reasons": [dataclasses.asdict(reason) for reason in self.width_reasons],
             "details": dict(self.details),
         }
 
@@ -163,6 +166,7 @@ def build_report(
     hardware: HardwareReport | None = None,
     histograms: Mapping[str, LayerHistograms] | None = None,
     trade_off: tuple[TradeOffPoint, ...] = (),
+    width_reasons: tuple[WidthReason, ...] = (),
 ) -> Report:
     """Puts the totals together; arguments as the attributes of `Report` and `Totals`."""
     parameters = sum(int(data.size) for data in float_graph.constants.values())
@@ -197,6 +201,7 @@ def build_report(
         hardware=hardware,
         histograms=dict(histograms or {}),
         trade_off=trade_off,
+        width_reasons=width_reasons,
     )
 
 

@@ -14,6 +14,7 @@ from qcompile.report.hardware import (
     hardware_rows,
     resource_rows,
 )
+from qcompile.report.pruned import DETAIL, pruning_lines
 from qcompile.report.summary import (
     DICE_HEAD,
     calibration_text,
@@ -42,6 +43,10 @@ def to_markdown(report: Report) -> str:
         )
     parts.append("## Totals")
     parts.append(markdown_table(("what", "how much"), totals_lines(report.totals)))
+    pruned = pruning_lines(report)
+    if pruned:
+        parts.append("## Pruning")
+        parts.append(markdown_table(("what", "how much"), pruned))
     parts.append("## Layers")
     parts.append(
         markdown_table(
@@ -76,13 +81,10 @@ def to_markdown(report: Report) -> str:
             ((key, option_text(value)) for key, value in report.options.items()),
         )
     )
-    if report.details:
+    details = [(key, str(value)) for key, value in report.details.items() if key != DETAIL]
+    if details:
         parts.append("## Details")
-        parts.append(
-            markdown_table(
-                ("what", "value"), ((key, str(value)) for key, value in report.details.items())
-            )
-        )
+        parts.append(markdown_table(("what", "value"), details))
     return "\n\n".join(parts) + "\n"
 
 

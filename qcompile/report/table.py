@@ -19,6 +19,7 @@ from qcompile.report.hardware import (
     hardware_rows,
     resource_rows,
 )
+from qcompile.report.pruned import pruning_lines
 from qcompile.report.summary import (
     DICE_HEAD,
     calibration_text,
@@ -57,6 +58,10 @@ def _print(report: Report, console: Console) -> None:
     console.print(_layers(report, console.width))
     console.print()
     console.print(_pairs(totals_lines(report.totals)))
+    pruned = pruning_lines(report)
+    if pruned:
+        console.print()
+        console.print(_pairs(pruned))
     if report.hardware is not None:
         _print_hardware(report.hardware, console)
     rows = dice_rows(report)

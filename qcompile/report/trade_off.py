@@ -1,4 +1,4 @@
-"""Points of a trade-off between size and Dice, as a search over widths finds them."""
+"""What a search over widths finds: a trade-off between size and Dice, and reasons."""
 
 from __future__ import annotations
 
@@ -21,6 +21,25 @@ class TradeOffPoint:
     dice: float
     label: str
     chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WidthReason:
+    """Why a search gave a tensor its bits.
+
+    Attributes:
+        name: of the operator, or of the network input.
+        tensor: 'weights' or 'output'.
+        bits: chosen.
+        error: noise that these bits add to the sums that read the tensor, relative to their power.
+        narrower: the same with the next fewer bits; None at the fewest that were offered.
+    """
+
+    name: str
+    tensor: str
+    bits: int
+    error: float
+    narrower: float | None
 
 
 def front(points: Sequence[TradeOffPoint]) -> tuple[TradeOffPoint, ...]:

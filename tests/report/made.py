@@ -11,7 +11,7 @@ from qcompile.report.hardware import HardwareReport, HardwareRow, Resources
 from qcompile.report.histograms import Histogram, LayerHistograms
 from qcompile.report.layers import Fidelity, LayerRow
 from qcompile.report.metrics import overlaps, scores_from
-from qcompile.report.trade_off import TradeOffPoint
+from qcompile.report.trade_off import TradeOffPoint, WidthReason
 from qcompile.types import Shape
 
 EVIL = "<script>alert('x')</script><img src=http://x.test/y.png onerror=alert(1)>\"'"
@@ -163,6 +163,13 @@ def report(evil: str = "", full: bool = True) -> Report:
         else {},
         trade_off=tuple(
             TradeOffPoint(item.bytes, item.dice, item.label + evil, item.chosen) for item in POINTS
+        )
+        if full
+        else (),
+        width_reasons=(
+            WidthReason(layers[2].name, "weights", 4, 0.0012, 0.0051),
+            WidthReason(layers[2].name, "output", 6, 0.0001, 0.02),
+            WidthReason(layers[3].name, "weights", 2, 0.3, None),
         )
         if full
         else (),

@@ -118,5 +118,9 @@ def test_colours_say_error_and_widths() -> None:
     assert [swatch.label for swatch in picture.legends["wbits"]] == [
         "4 bits", "8 bits", "no weights",
     ]  # fmt: skip
+    assert picture.nodes[3].faces["fewer"].text == "17.0 dB"
+    assert picture.nodes[4].faces["fewer"].swatch.label == "under 10"
+    assert picture.nodes[1].faces["fewer"].swatch.label == "width not free"
+    assert "fewer" not in network_picture(report(full=False)).nodes[1].faces
     assert [edge.is_skip for edge in picture.edges].count(True) == 1
     assert picture.glyphs == (("↓", "pooling"), ("C", "concatenation"))

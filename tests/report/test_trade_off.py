@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from qcompile.report.html.trade_off import SPACING_X, SPACING_Y, trade_off_picture
+from qcompile.report.html.trade_off import SPACING_X, SPACING_Y, reason_rows, trade_off_picture
 from qcompile.report.trade_off import TradeOffPoint, front
-from tests.report.made import POINTS
+from tests.report.made import POINTS, report
 
 
 def test_the_front_has_what_nothing_beats() -> None:
@@ -46,6 +46,15 @@ def test_networks_of_one_size_and_one_dice_still_have_axes() -> None:
     assert picture.reference is None
     assert len(picture.x_ticks) >= 2
     assert len(picture.y_ticks) >= 2
+
+
+def test_reasons_say_what_fewer_bits_would_cost() -> None:
+    rows = reason_rows(report())
+    assert [(row.name, row.tensor, row.bits, row.error, row.narrower) for row in rows] == [
+        ("mid", "weights", "4", "0.12 %", "0.51 %"),
+        ("mid", "output", "6", "0.01 %", "2.00 %"),
+        ("up", "weights", "2", "30 %", ""),
+    ]
 
 
 def test_one_point_is_no_trade_off() -> None:

@@ -13,7 +13,7 @@ from qcompile.ops import MOVEMENT
 from qcompile.report.document import Report
 from qcompile.report.histograms import Histogram
 from qcompile.report.html.names import plain, short_names
-from qcompile.report.html.scales import Swatch, minus, number, share_text, sqnr_swatch
+from qcompile.report.html.scales import Swatch, decibel_text, number, share_text, sqnr_swatch
 from qcompile.report.layers import LayerRow
 
 WIDTH, HEIGHT = 232, 122
@@ -36,10 +36,11 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A position with a text."""
+    """A position with a text, which `anchor` (of SVG) keeps inside the picture."""
 
     at: float
     label: str
+    anchor: str = "middle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def _card(row: LayerRow, name: str, index: int, report: Report) -> Card:
         name,
         plain(row.name),
         row.operator,
-        "" if decibels is None else f"{minus(f'{decibels:.1f}')} dB",
+        "" if decibels is None else f"{decibel_text(decibels)} dB",
         sqnr_swatch(decibels),
         tuple(plots),
     )
@@ -223,11 +224,15 @@ def _marks(histogram: Histogram, x: Callable[[float], float]) -> tuple[Mark, ...
         # The outermost codes stand half a step inside.
         half = histogram.step / 2
         ends = [histogram.low + half, histogram.high - half]
-    marks = [Mark(x(value), number(_rounded(value, histogram))) for value in ends]
+    marks = [_mark(x(value), number(_rounded(value, histogram))) for value in ends]
     zero = x(0.0)
     if ends[0] < 0 < ends[1] and all(abs(zero - mark.at) > 26 for mark in marks):
         marks.insert(1, Mark(zero, "0"))
     return tuple(marks)
+
+
+def _mark(at: float, label: str) -> Mark:
+    return Mark(at, label, "end" if at + 3.5 * len(label) > WIDTH else "middle")
 
 
 def _rounded(value: float, histogram: Histogram) -> float:

@@ -13,8 +13,8 @@ from qcompile.report.html.scales import (
     Swatch,
     bits_swatch,
     bytes_text,
+    decibel_text,
     linear_axis,
-    minus,
     number,
     share_text,
     sqnr_swatch,
@@ -86,7 +86,7 @@ def layers_picture(report: Report) -> LayersPicture | None:
     return LayersPicture(
         tuple(Tick(_percent(axis, tick), number(tick)) for tick in axis.ticks),
         tuple(lines),
-        f"{names[worst]}, {minus(f'{measured[worst]:.1f}')} dB",
+        f"{names[worst]}, {decibel_text(measured[worst])} dB",
     )
 
 
@@ -119,7 +119,7 @@ def _line(
         x,
         before,
         sqnr_swatch(decibels),
-        "" if decibels is None else minus(f"{decibels:.1f}"),
+        decibel_text(decibels),
         f"#layer-{index}" if row.name in report.histograms else "",
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +15,7 @@ from qcompile.report.html.scales import (
     UNKNOWN,
     Swatch,
     bits_swatch,
-    minus,
+    decibel_text,
     share_text,
     sqnr_swatch,
 )
@@ -23,8 +25,9 @@ MODES = (
     ("sqnr", "Error (SQNR, dB)"),
     ("wbits", "Bits of weights"),
     ("abits", "Bits of output"),
+    ("fewer", "Sensitivity"),
 )
-"""Questions that colours answer, the first at once."""
+"""Questions that colours answer, the first at once; the last only after a search."""
 
 BARS = ("Conv", "ConvTranspose", "MatMul")
 """Operators drawn as bars."""
@@ -51,6 +54,9 @@ _GLYPHS: Mapping[str, tuple[str, str]] = {
 _FUNCTION = ("f", "function of one tensor")
 _MOVES = ("Pad", "Slice", "Transpose", "Reshape")
 _MOVE = ("·", "other movement")
+
+
+NOT_FREE = dataclasses.replace(UNKNOWN, label="width not free")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +86,35 @@ def faces(value: str, row: LayerRow | None, report: Report) -> dict[str, Face]:
         element = next((port.element for port in report.inputs if port.name == value), "")
         bits = 8 if element == "uint8" else 32
         bar = Face(UNKNOWN, "")
-        return {"sqnr": bar, "wbits": bar, "abits": Face(bits_swatch(bits), _bits(bits))}
-    decibels = None if row.fidelity is None else row.fidelity.sqnr_db
-    return {
-        "sqnr": Face(
-            sqnr_swatch(decibels), "" if decibels is None else f"{minus(f'{decibels:.1f}')} dB"
-        ),
-        "wbits": Face(bits_swatch(row.weight_bits), _bits(row.weight_bits)),
-        "abits": Face(bits_swatch(row.activation_bits), _bits(row.activation_bits)),
-    }
+        found = {"sqnr": bar, "wbits": bar, "abits": Face(bits_swatch(bits), _bits(bits))}
+    else:
+        found = {
+            "sqnr": _decibels(None if row.fidelity is None else row.fidelity.sqnr_db),
+            "wbits": Face(bits_swatch(row.weight_bits), _bits(row.weight_bits)),
+            "abits": Face(bits_swatch(row.activation_bits), _bits(row.activation_bits)),
+        }
+    if report.width_reasons:
+        found["fewer"] = _decibels(
+            _sensitivity(value if row is None else row.name, report), NOT_FREE
+        )
+    return found
+
+
+def _decibels(value: float | None, missing: Swatch = UNKNOWN) -> Face:
+    if value is None:
+        return Face(missing, "")
+    return Face(sqnr_swatch(value), f"{decibel_text(value)} dB")
+
+
+def _sensitivity(name: str, report: Report) -> float | None:
+    """How far noise would stay below the signal if the most sensitive tensor of an operator had
+    fewer bits, in dB; None where its widths were not free."""
+    noise = [
+        why.error if why.narrower is None else why.narrower
+        for why in report.width_reasons
+        if why.name == name
+    ]
+    return -10 * math.log10(max(noise)) if noise and max(noise) > 0 else None
 
 
 def _bits(bits: int | None) -> str:
@@ -109,10 +135,15 @@ def title(value: str, row: LayerRow | None, short: Mapping[str, str], report: Re
         lines.append(f"weights: {_bits(row.weight_bits)}, {row.weight_format}")
     lines.append(f"output: {_bits(row.activation_bits)}, {row.activation_format}")
     if row.fidelity is not None and row.fidelity.sqnr_db is not None:
-        lines.append(f"SQNR {minus(f'{row.fidelity.sqnr_db:.1f}')} dB")
+        lines.append(f"SQNR {decibel_text(row.fidelity.sqnr_db)} dB")
     if row.fidelity is not None and row.fidelity.saturated is not None:
         lines.append(f"at the end of the range: {share_text(row.fidelity.saturated)}")
     return "\n".join(lines)
+
+
+def modes(report: Report) -> tuple[tuple[str, str], ...]:
+    """Those of `MODES` that this report answers."""
+    return MODES if report.width_reasons else MODES[:-1]
 
 
 def legends(layers: Sequence[LayerRow]) -> dict[str, tuple[Swatch, ...]]:
@@ -128,4 +159,5 @@ def legends(layers: Sequence[LayerRow]) -> dict[str, tuple[Swatch, ...]]:
         "sqnr": (*SQNR_SWATCHES, UNKNOWN) if unmeasured else SQNR_SWATCHES,
         "wbits": widths([row.weight_bits for row in layers]),
         "abits": widths([row.activation_bits for row in layers]),
+        "fewer": (*SQNR_SWATCHES, NOT_FREE),
     }

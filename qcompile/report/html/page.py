@@ -18,10 +18,10 @@ from qcompile.report.html.histograms import histogram_picture
 from qcompile.report.html.layers import layers_picture
 from qcompile.report.html.names import plain
 from qcompile.report.html.network import network_picture
-from qcompile.report.html.network_faces import MODES
+from qcompile.report.html.network_faces import modes
 from qcompile.report.html.overlays import overlays
 from qcompile.report.html.scales import amount_text, bytes_text, minus
-from qcompile.report.html.trade_off import trade_off_picture
+from qcompile.report.html.trade_off import reason_rows, trade_off_picture
 from qcompile.report.summary import calibration_text, verification_text
 
 NOTABLE = 0.005
@@ -59,10 +59,11 @@ def to_html(report: Report) -> str:
             several=report.evaluation is not None and len(report.evaluation.float_scores) > 1,
             overlays=overlays(report),
             network=network_picture(report) if report.layers else None,
-            modes=MODES,
+            modes=modes(report),
             layers=layers_picture(report),
             histograms=histogram_picture(report),
             trade_off=trade_off_picture(report.trade_off, report.totals.dice_float),
+            reasons=reason_rows(report),
             hardware=hardware_picture(report.hardware),
             columns=COLUMNS,
             table=[

@@ -168,6 +168,11 @@ def minus(text: str) -> str:
     return text.replace("-", "−")
 
 
+def decibel_text(decibels: float | None) -> str:
+    """'21.5', '−3.0'; nothing for None."""
+    return "" if decibels is None else minus(f"{round(decibels, 1) + 0.0:.1f}")
+
+
 def number(value: float) -> str:
     """'0.25', '−7.5', '12': up to three digits, without zeros at the end."""
     return minus(f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}")

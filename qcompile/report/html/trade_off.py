@@ -6,8 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from qcompile.report.html.names import plain
-from qcompile.report.html.scales import Axis, bytes_text, linear_axis, log_axis, tick_text
+from qcompile.report.document import Report
+from qcompile.report.html.names import plain, short_names
+from qcompile.report.html.scales import (
+    Axis,
+    Swatch,
+    bits_swatch,
+    bytes_text,
+    linear_axis,
+    log_axis,
+    share_text,
+    tick_text,
+)
 from qcompile.report.trade_off import TradeOffPoint, front
 
 HEIGHT, TOP, BASE = 340, 18, 296
@@ -117,6 +127,43 @@ def trade_off_picture(
         None if dice_float is None else _y(y_axis, dice_float),
         "" if dice_float is None else f"float network, {dice_float:.4f}",
         len(points),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonRow:
+    """Why a tensor has its width, as cells of a table."""
+
+    name: str
+    full_name: str
+    tensor: str
+    bits: str
+    swatch: Swatch
+    error: str
+    narrower: str
+
+
+def reason_rows(report: Report) -> tuple[ReasonRow, ...]:
+    """One for each width that a search was free to choose."""
+    rows = [row for row in report.layers if row.name]
+    short = dict(
+        zip(
+            [row.name for row in rows],
+            short_names([row.name for row in rows], [row.operator for row in rows]),
+            strict=True,
+        )
+    )
+    return tuple(
+        ReasonRow(
+            short.get(why.name, plain(why.name)),
+            plain(why.name),
+            why.tensor,
+            str(why.bits),
+            bits_swatch(why.bits),
+            share_text(why.error),
+            "" if why.narrower is None else share_text(why.narrower),
+        )
+        for why in report.width_reasons
     )
 
 
