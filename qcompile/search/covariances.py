@@ -18,6 +18,9 @@ POSITIONS = 4096
 LARGEST_BLOCK = 2304
 """Columns whose covariances are kept with one another: 256 channels of a 3x3 kernel."""
 
+TOGETHER = 1024
+"""Patches that are multiplied at once."""
+
 
 @dataclass(frozen=True)
 class Covariances:
@@ -39,29 +42,48 @@ class Covariances:
         return sum(block.shape[-1] for block in self.blocks)
 
 
-@dataclass
 class _Sums:
-    squares: list[Array]
-    total: Array
-    count: int = 0
+    """Sums of products of patches; what comes is collected for products of a useful size."""
+
+    def __init__(self, groups: int, columns: int) -> None:
+        self.squares = _zeros(groups, columns)
+        self.total = np.zeros((groups, columns))
+        self.count = 0
+        self.waiting: list[Array] = []
 
     def add(self, patches: Array) -> None:
         """`patches` [groups, positions, columns]."""
+        self.waiting.append(patches)
+        self.count += patches.shape[1]
+        if sum(item.shape[1] for item in self.waiting) >= TOGETHER:
+            self._multiply()
+
+    def _multiply(self) -> None:
+        if not self.waiting:
+            return
+        patches = np.concatenate(self.waiting, axis=1)
+        self.waiting = []
+        self.total += patches.sum(axis=1, dtype=np.float64)
         first = 0
         for square in self.squares:
             part = patches[:, :, first : first + square.shape[-1]]
-            square += np.matmul(part.transpose(0, 2, 1), part)
+            if len(part) == 1:
+                square[0] += part[0].T @ part[0]  # BLAS computes half of it
+            else:
+                square += np.matmul(part.transpose(0, 2, 1), part)
             first += square.shape[-1]
-        self.total += patches.sum(axis=1, dtype=np.float64)
-        self.count += patches.shape[1]
 
     def result(self) -> Covariances:
+        """Of everything that was added."""
+        self._multiply()
         mean = self.total / max(1, self.count)
         blocks, first = [], 0
         for square in self.squares:
             part = mean[:, first : first + square.shape[-1]]
-            centred = square.astype(np.float64) / max(1, self.count)
-            blocks.append(centred - part[:, :, None] * part[:, None, :])
+            square /= max(1, self.count)
+            centred = square - part[:, :, None] * part[:, None, :]
+            # Sums beyond float32 belong to networks that calibration refuses anyway.
+            blocks.append(np.nan_to_num(centred.astype(np.float32), posinf=0, neginf=0))
             first += square.shape[-1]
         return Covariances(tuple(blocks), mean, self.count)
 
@@ -102,8 +124,7 @@ def input_covariances(
                 positions = Positions.drawn(shape, op, each, generator)
                 patches = patches_at(op, data, graph.types[op.inputs[1]].shape, positions)
                 if name not in sums:
-                    groups, _, columns = patches.shape
-                    sums[name] = _Sums(_zeros(groups, columns), np.zeros((groups, columns)))
+                    sums[name] = _Sums(patches.shape[0], patches.shape[2])
                 sums[name].add(patches)
 
         executor.run(feed, observe=observe)
