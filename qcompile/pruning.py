@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -322,23 +322,3 @@ def _plain(item: Trial) -> dict[str, Any]:
 def parameter_count(graph: Graph) -> int:
     """Elements of all constants."""
     return sum(int(data.size) for data in graph.constants.values())
-
-
-def pruning_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(what, how much) for the terminal and `report.md`."""
-    filters, parameters, flops = (summary[key] for key in ("filters_total", "parameters", "flops"))
-    lines = [
-        ("filters removed", f"{filters[0] - filters[1]:,} of {filters[0]:,}"),
-        ("parameters", _change(parameters)),
-        ("FLOPs", _change(flops)),
-    ]
-    for item in summary.get("trials", ()):
-        verdict = "holds" if item["holds"] else "too much"
-        measured = f"Dice {item['dice']:.4f}, drop {item['drop']:+.4f}"
-        lines.append((f"tried {item['ratio']:.3f}", f"{item['network']}: {measured}, {verdict}"))
-    return lines
-
-
-def _change(pair: Sequence[int]) -> str:
-    share = f" ({pair[1] / pair[0] - 1:+.1%})" if pair[0] else ""
-    return f"{pair[0]:,} before, {pair[1]:,} after{share}"

@@ -20,6 +20,8 @@ DAMPING = 0.01
 """Of the mean of the covariance's diagonal: holds weights that the images say nothing about."""
 MOST_COLUMNS = 6144
 """Layers with more weights a filter only get a new bias."""
+OUTPUTS_PER_WEIGHT = 1.5
+"""So do layers with fewer outputs to learn from (products behind a global mean)."""
 UNCHANGED = 1e-6
 """Layers whose relative error is below this saw nothing of the pruning."""
 
@@ -144,7 +146,7 @@ class RefitReaders:
             return None
         mean, mean_error = patches.mean(0, dtype="float64"), error.mean(0, dtype="float64")
         change = np.zeros_like(rows)
-        if patches.shape[1] <= MOST_COLUMNS:
+        if patches.shape[1] <= min(MOST_COLUMNS, len(patches) / OUTPUTS_PER_WEIGHT):
             centred = patches - mean.astype("float32")
             covariance = (centred.T @ centred).astype("float64") / len(patches)
             diagonal = np.einsum("ii->i", covariance)
