@@ -23,12 +23,8 @@ from qcompile.boundary import InputKind, InputSpec, channel_axis, channels
 from qcompile.errors import GraphError
 from qcompile.graph import Graph, Op, Stage, live_ops, sorted_ops
 from qcompile.lowering.epilogue import make_epilogue
+from qcompile.lowering.few_levels import few_levels_epilogue
 from qcompile.lowering.islands import stays_float
-from qcompile.lowering.published import (
-    PublishedEpilogue,
-    published_epilogue,
-    published_format,
-)
 from qcompile.lowering.published import (
     PublishedEpilogue,
     published_epilogue,
@@ -348,7 +344,8 @@ class _Lowering:
             )
         real = (op, lowered.units, lowered.biases, op.activation, kind, reach)
         published = None if published_format(kind) is None else published_epilogue(*real)
-        epilogue = make_epilogue(*real) if published is None else published.epilogue
+        epilogue = few_levels_epilogue(*real) if published is None else published.epilogue
+        epilogue = epilogue or make_epilogue(*real)
         if isinstance(epilogue, Requantize) and not INT64.contains(epilogue.product_range()):
             raise GraphError(
                 f"{op.label()}: a sum of {accumulator.bits} bits times its multiplier exceeds "

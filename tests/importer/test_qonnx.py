@@ -135,10 +135,10 @@ def test_rounding(
         ours = our_codes(graph, feed)["y"]
         different = ours != wanted
         if mode == "ROUND":
-            # half even in QONNX, half up here: exactly at a tie, and only there
+            # half even in QONNX; half up here with many levels: exactly at a tie, and only there
             fraction = np.abs(steps - np.floor(steps) - 0.5)
             assert (fraction[different] < NOISE).all()
-            assert power or not different.any()
+            assert (power and bits > 4) or not different.any()
         else:
             # behind scales that are powers of two, sums are at ties, too, and none differs
             assert not different.any()
