@@ -33,6 +33,8 @@ def identity_of(problem: Problem) -> str:
         _add_graph(digest, graph)
     for name, array in _arrays(problem):
         _add_array(digest, name, array)
+    if problem.evaluation is not None:
+        digest.update(repr((problem.evaluation.cases, problem.evaluation.tiling)).encode())
     digest.update(_options_text(problem.options).encode())
     return digest.hexdigest()
 

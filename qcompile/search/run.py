@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from qcompile.feeds import float_feed
 from qcompile.passes.assign_formats import assign_formats
@@ -55,7 +56,17 @@ def search_widths(
     workers = options.workers or cores()
     runner: Runner = LocalRunner(problem, try_plan, workers)
     if options.scheduler is not None:
-        runner = DaskRunner(problem, try_plan, options.scheduler)
+        runner = DaskRunner(_in_memory(problem), try_plan, options.scheduler)
     store = Store(options.search_cache or default_folder())
     evaluator = Evaluator(identity_of(problem), runner, store, progress)
     return WidthSearch(problem.graph, plan, options, choices, evaluator, workers).run()
+
+
+def _in_memory(problem: Problem) -> Problem:
+    """The same without files, which other machines may not have."""
+    evaluation = problem.evaluation
+    if evaluation is not None:
+        images = tuple(dict(image) for image in evaluation.images)
+        evaluation = replace(evaluation, images=images, labels=tuple(evaluation.labels))
+    feeds = tuple(dict(feed) for feed in problem.feeds)
+    return replace(problem, feeds=feeds, evaluation=evaluation)
