@@ -29,15 +29,18 @@ from qcompile.evaluate import Evaluation, Judging, evaluate
 from qcompile.feeds import float_feed, integer_feed
 from qcompile.graph import Graph
 from qcompile.importer import declared_shapes, import_model
-from qcompile.onnx_options import ONNX_TARGETS
-from qcompile.options import CompileOptions, InputChoice
+from qcompile.input_specs import input_specs
+from qcompile.options import CompileOptions, Effort, InputChoice
+from qcompile.passes.absorb_quantizers import AbsorbQuantizers
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.passes.base import Dump, Pass, run_passes
 from qcompile.passes.calibrate import Calibration, calibrate
 from qcompile.passes.choose_kernels import ChooseKernels
 from qcompile.passes.drop_no_ops import DropNoOps
+from qcompile.passes.equalize_channels import EqualizeChannels
 from qcompile.passes.fold_affine import FoldAffine
 from qcompile.passes.fuse_activations import FuseActivations
+from qcompile.passes.imported_formats import check_quantised, has_grids
 from qcompile.passes.lower_to_integer import LowerToInteger
 from qcompile.passes.move_transposes import MoveTransposes
 from qcompile.passes.place_tensors import PlaceTensors
@@ -48,17 +51,22 @@ from qcompile.passes.quantize_weights import QuantizeWeights
 from qcompile.passes.recognise_group_norm import RecogniseGroupNorm
 from qcompile.passes.recognise_silu import RecogniseSilu
 from qcompile.passes.refit_readers import RefitReaders
-from qcompile.passes.round_scales import RoundScales
 from qcompile.passes.select_output import SelectOutput
 from qcompile.plan import Plan
 from qcompile.printer import print_graph
 from qcompile.prune_options import AUTO, prunes
 from qcompile.pruning import compress, keep_gate, make_pruner, pruning_summary
+from qcompile.quantization import Quantization
 from qcompile.report.document import build_report
 from qcompile.report.histograms import OutputHistograms, layer_histograms
 from qcompile.report.layers import layer_rows, measure_fidelity
 from qcompile.result import CompileResult
+from qcompile.search.candidate import Problem
+from qcompile.search.found import Found
 from qcompile.search.mean_bits import mean_bits_plan
+from qcompile.search.run import search_widths
+from qcompile.search.trade_off_table import trade_off_points
+from qcompile.search.width_reasons import width_reasons
 from qcompile.targets import emit
 from qcompile.types import Shape
 
@@ -84,37 +92,23 @@ def simplify_passes(options: CompileOptions) -> tuple[Pass, ...]:
     )
 
 
-def quantize_passes(
-    options: CompileOptions, plan: Plan, specs: Mapping[str, InputSpec], calibration: Calibration
-) -> tuple[Pass, ...]:
-    """Float graph and plan in, codes and scales out."""
-    return (
-        QuantizeWeights(plan),
-        QuantizeActivations(plan, specs, calibration, options.range_method),
-    )
-
-
-def export_passes(options: CompileOptions) -> tuple[Pass, ...]:
-    """What ONNX files need, whose scales are float32."""
-    return (RoundScales(),) if options.target.value in ONNX_TARGETS else ()
-
-
-def lower_passes(specs: Mapping[str, InputSpec]) -> tuple[Pass, ...]:
-    """From real-valued operators on codes to exact integer arithmetic."""
-    return (LowerToInteger(specs),)
+def import_passes(graph: Graph) -> tuple[Pass, ...]:
+    """The formats that a quantised model brought, if it did, become types."""
+    return (AbsorbQuantizers(),) if has_grids(graph) else ()
 
 
 def list_passes() -> tuple[tuple[str, str], ...]:
     """Name and purpose of every pass, in order, up to those of the C back end."""
     options = CompileOptions()
-    quantize = quantize_passes(options, Plan(), {}, Calibration())
+    quantize = (EqualizeChannels, QuantizeActivations, QuantizeWeights, LowerToInteger)
     return (
         *(_described(item.name, type(item)) for item in simplify_passes(options)),
         _described(PruneFilters.name, PruneFilters),
         _described(RefitReaders.name, RefitReaders),
+        _described(AbsorbQuantizers.name, AbsorbQuantizers),
         _described("assign-formats", assign_formats),
         _described("calibrate", calibrate),
-        *(_described(item.name, type(item)) for item in (*quantize, *lower_passes({}))),
+        *(_described(item.name, item) for item in quantize),
         _described("choose-kernels", ChooseKernels),
         _described("place-tensors", PlaceTensors),
         _described("plan-buffers", PlanBuffers),
@@ -169,10 +163,8 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
         input_kind=InputChoice(source.kind.value),
         input_shapes={name: imported.types[name].shape for name in imported.inputs},
     )
-    specs = {
-        name: InputSpec(source.kind, options.input_scale, options.input_mean, options.input_std)
-        for name in imported.inputs
-    }
+    specs = input_specs(imported, source.kind, options)
+    check_quantised(imported, options)
     with run.timed("simplify"):
         simplified = run_passes(imported, simplify_passes(options), run.dump)
     details: dict[str, object] = {}
@@ -196,19 +188,31 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             )
             compressed, options = found.graph, found.options
             details["pruning"] = pruning_summary(simplified, compressed, found.trials)
-    plan = assign_formats(compressed, options)
+    network = run_passes(compressed, import_passes(compressed), run.dump)
+    plan = assign_formats(network, options)
     with run.timed("calibrate"):
-        calibration = _calibration(compressed, plan, source, specs, options.seed, run)
+        calibration = _calibration(
+            compressed, plan, source, specs, options.effort, options.seed, run
+        )
+    images = source.feeds if source.origin == "data" else ()
+    quantization = Quantization(network, calibration, specs, options, images)
     if options.mean_wbits is not None:
         with run.timed("widths"):
             feeds = [float_feed(feed, specs) for feed in source.feeds]
             plan = mean_bits_plan(compressed, plan, feeds, options, run.stage("widths"))
+    searched: Found | None = None
+    if options.budgeted and not has_grids(compressed):
+        with run.timed("search"):
+            problem = Problem(
+                *(network, simplified, calibration, source.feeds, specs, options),
+                source.evaluation,
+            )
+            searched = search_widths(problem, run.stage("widths"), run.stage("search"))
+            plan = searched.chosen.candidate.plan
     with run.timed("quantize"):
-        passes = quantize_passes(options, plan, specs, calibration)
-        passes += export_passes(options)
-        quantized = run_passes(compressed, passes, run.dump)
+        lowered = quantization.lowered(plan, run.stage("quantize"), run.dump)
+        real, quantized, integer = lowered.real, lowered.quantized, lowered.integer
         plan = resolved_plan(quantized, plan)
-        integer = run_passes(quantized, lower_passes(specs), run.dump)
 
     feeds = [integer_feed(feed, integer, specs) for feed in source.feeds]
     with run.timed("emit"):
@@ -224,7 +228,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
         images = source.feeds[:FIDELITY_IMAGES]
         step = run.stage("compare")
         outputs = OutputHistograms(integer)
-        fidelity = measure_fidelity(compressed, integer, images, specs, step, outputs.add)
+        fidelity = measure_fidelity(real, integer, images, specs, step, outputs.add)
         report = build_report(
             version=__version__,
             model=model.name,
@@ -241,7 +245,9 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             verified=True if options.verify else None,
             details=details,
             hardware=emitted.hardware,
-            histograms=layer_histograms(compressed, integer, outputs.result()),
+            histograms=layer_histograms(real, integer, outputs.result()),
+            trade_off=() if searched is None else trade_off_points(searched),
+            width_reasons=() if searched is None else width_reasons(searched),
         )
     return CompileResult(
         options,
@@ -253,6 +259,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
         run.timings,
         report.verified,
         run.dumps,
+        searched,
     )
 
 
@@ -306,13 +313,17 @@ def _calibration(
     plan: Plan,
     source: Sources,
     specs: Mapping[str, InputSpec],
+    effort: Effort,
     seed: int,
     run: _Run,
 ) -> Calibration:
-    """What the float network's tensors look like; nothing where the plan has every scale."""
-    layers = [plan.layers[op.name] for op in graph.ops if graph.output_type(op).is_float]
+    """What the float network's tensors look like; nothing where the plan has every scale, and
+    there are no images to make up for rounding errors with."""
+    planned = [op for op in graph.ops if op.name in plan.layers]
+    layers = [plan.layers[op.name] for op in planned if graph.output_type(op).is_float]
     layers += plan.inputs.values()
-    if all(layer.output.is_float or layer.scale is not None for layer in layers):
+    complete = all(layer.output.is_float or layer.scale is not None for layer in layers)
+    if complete and (source.origin != "data" or effort is Effort.NEAREST):
         return Calibration()
     feeds = [float_feed(feed, specs) for feed in source.feeds]
     return calibrate(graph, feeds, seed, run.stage("calibrate"))

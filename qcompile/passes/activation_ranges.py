@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qcompile.numerics import round_half_up
 from qcompile.options import RangeMethod
 from qcompile.passes.calibrate import Statistics
-from qcompile.types import Array, CodebookKind, IntType
+from qcompile.passes.fake_quantize import quantized
+from qcompile.types import CodebookKind, CodeLimits, IntType
 
 PERCENTILE = 99.99
 GRID = np.linspace(0.15, 1.0, 52)
@@ -19,11 +21,40 @@ POWERS_BELOW = 6
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One of the tensors that share a scale: its statistics and the codes it may take."""
+    """One of the tensors that share a scale: its statistics and the codes it may take.
+
+    `start` says where the codes of each channel begin, if not at the element's lowest.
+    """
 
     statistics: Statistics
     element: IntType
     kind: CodebookKind
+    start: Start | None = None
+
+    def limits(self, scale: float) -> CodeLimits | None:
+        return None if self.start is None else self.start.limits(scale, self.element)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The real value at which each channel of a norm after a ReLU begins, and where it goes.
+
+    y = gain * relu(z) + shift is `shift` for all negative z and lies on one side of it. So the
+    `levels` codes of a channel start (or end, with a negative gain) at the code of its shift, and
+    no code is spent on what never occurs.
+    """
+
+    shift: tuple[float, ...]
+    rises: tuple[bool, ...]
+    levels: int
+
+    def limits(self, scale: float, element: IntType) -> CodeLimits:
+        lows, highs = [], []
+        for shift, rises in zip(self.shift, self.rises, strict=True):
+            code = min(max(round_half_up(shift / scale), element.low), element.high)
+            lows.append(code if rises else max(code - self.levels + 1, element.low))
+            highs.append(min(code + self.levels - 1, element.high) if rises else code)
+        return CodeLimits(tuple(lows), tuple(highs))
 
 
 def choose_scale(members: Sequence[Member], method: RangeMethod, power_of_two: bool) -> float:
@@ -34,12 +65,12 @@ def choose_scale(members: Sequence[Member], method: RangeMethod, power_of_two: b
     if members[0].kind is CodebookKind.BINARY:
         magnitudes = [float(np.abs(m.statistics.sample).mean()) for m in members]
         return _rounded(max(magnitudes) or 1.0, power_of_two)
-    widest = max(_needed(m.element, m.statistics.low, m.statistics.high) for m in members)
+    widest = max(_needed(m, m.statistics.low, m.statistics.high) for m in members)
     if widest == 0:
         return 1.0
     cut = max(
         _needed(
-            m.element,
+            m,
             float(np.percentile(m.statistics.sample, 100 - PERCENTILE)),
             float(np.percentile(m.statistics.sample, PERCENTILE)),
         )
@@ -61,11 +92,17 @@ def choose_scale(members: Sequence[Member], method: RangeMethod, power_of_two: b
     return candidates[int(np.argmin(errors))]
 
 
-def _needed(element: IntType, low: float, high: float) -> float:
-    """The smallest scale at which low..high is inside the element's codes."""
+def _needed(member: Member, low: float, high: float) -> float:
+    """The smallest scale at which low..high is inside the member's codes."""
+    element = member.element
     above = max(0.0, high) / element.high
     below = max(0.0, -low) / -element.low if element.low < 0 else 0.0
-    return max(above, below)
+    widest = 0.0
+    if member.start is not None:
+        # Of a channel's values, counted from its start.
+        lows, highs = member.statistics.lows, member.statistics.highs
+        widest = float((highs - lows).max()) / (member.start.levels - 1)
+    return max(above, below, widest)
 
 
 def _rounded(scale: float, power_of_two: bool) -> float:
@@ -74,13 +111,5 @@ def _rounded(scale: float, power_of_two: bool) -> float:
 
 def _error(member: Member, scale: float) -> float:
     sample = member.statistics.sample
-    return float(np.square(quantized(sample, scale, member.element) - sample).mean())
-
-
-def quantized(values: Array, scale: float, element: IntType) -> Array:
-    """Values rounded to the grid and back (float32), as the integer network would hold them."""
-    with np.errstate(over="ignore"):  # of subnormal scales: clipped below
-        codes: Array = np.floor(values * np.float32(1 / scale) + np.float32(0.5))
-    np.clip(codes, element.low, element.high, out=codes)
-    codes *= np.float32(scale)
-    return codes
+    held = quantized(sample, scale, member.element, member.limits(scale))
+    return float(np.square(held - sample).mean())

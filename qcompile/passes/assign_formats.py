@@ -12,14 +12,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from qcompile.errors import UsageError
-from qcompile.graph import Graph
-from qcompile.ops import MOVEMENT, WEIGHTED
+from qcompile.graph import Graph, Op
+from qcompile.ops import MOVEMENT, WEIGHTED, ArgMax, SumOp, Threshold
 from qcompile.options import CompileOptions, InputChoice, LayerOverride
 from qcompile.passes.carried_formats import carried_formats
 from qcompile.passes.imported_formats import imported_plan
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer, parse_format
 
 PIXEL_BITS = 8
+
+RESULT_BITS = 16
+"""Sums that nothing but the user (or the choice of a class) reads: more steps cost next to nothing
+there, and 8 bits would be the largest error of a well quantized network."""
 
 
 def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
@@ -67,14 +71,26 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
             integers = [source for source in sources if not source.is_float]
             output = max(integers or sources, key=lambda source: source.bits)
         else:
-            is_end = op.name in tail and not activation.is_float
-            plain = _wider(boundary, activation) if is_end else activation
+            plain = activation
+            if op.name in tail and not activation.is_float:
+                is_result = isinstance(op, SumOp) and _is_result(graph, op)
+                result = Format(RESULT_BITS, plain_ends) if is_result else boundary
+                plain = _wider(result, activation)
             output = override.output_format(plain, uniform.value)
         layers[op.name] = LayerPlan(output, weights, override.scale, override.signed)
     plan = carried_formats(
         graph, Plan(inputs, layers), lambda name: options.layer_override(name).abits is not None
     )
     return imported_plan(graph, plan, options)
+
+
+def _is_result(graph: Graph, op: Op) -> bool:
+    """Whether a value leaves the network as it is, or as the class with the largest one."""
+    return all(
+        isinstance(reader, ArgMax | Threshold)
+        or (isinstance(reader, (SumOp, *MOVEMENT)) and _is_result(graph, reader))
+        for reader in graph.consumers[op.output]
+    )
 
 
 def _is_plain_pixels(options: CompileOptions) -> bool:

@@ -12,32 +12,61 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qcompile.errors import ModelError
-from qcompile.graph import Graph
+from qcompile.graph import Graph, Op
+from qcompile.ops import WEIGHTED
+from qcompile.passes.patches import Positions, patches_at
 from qcompile.types import Array
 
 SAMPLES_PER_TENSOR = 65536
 """Elements kept of one tensor over all images."""
 
+PATCHES_PER_LAYER = 768
+"""Positions of a weighted layer's output over all images whose inputs are kept."""
 
-@dataclass(frozen=True)
+MOST_CHANNELS = 4096
+"""Tensors with more indices on axis 1 are taken as one channel."""
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
-    """Extremes over everything seen, and a random sample of elements (float32, one axis)."""
+    """What one tensor looks like over all images.
 
-    low: float
-    high: float
+    Attributes:
+        lows, highs: extremes of everything seen, for each index of axis 1 (the channels), float64.
+        sample: all channels at random positions, float32 [positions, channels].
+    """
+
+    lows: Array = field(repr=False)
+    highs: Array = field(repr=False)
     sample: Array = field(repr=False)
+
+    @property
+    def low(self) -> float:
+        return float(self.lows.min())
+
+    @property
+    def high(self) -> float:
+        return float(self.highs.max())
 
     @property
     def magnitude(self) -> float:
         return max(abs(self.low), abs(self.high))
 
+    def scaled(self, factors: Array) -> Statistics:
+        """Those of the tensor times one positive factor for each channel."""
+        return Statistics(
+            self.lows * factors, self.highs * factors, self.sample * factors.astype(np.float32)
+        )
+
 
 @dataclass(frozen=True)
 class Calibration:
-    """Statistics of every activation of a float graph, by value name."""
+    """Statistics of every activation of a float graph by value name, and for every weighted
+    operator by name the inputs of random outputs: float32 [groups, positions, weights a filter]."""
 
     values: Mapping[str, Statistics] = field(default_factory=dict)
     images: int = 0
+    patches: Mapping[str, Array] = field(default_factory=dict)
 
 
 def calibrate(
@@ -60,34 +89,64 @@ def calibrate(
     from qcompile.sim.executor import Executor
 
     executor = Executor(graph)
-    names = graph.activations()
-    per_image = max(512, SAMPLES_PER_TENSOR // max(1, len(feeds)))
-    lows = dict.fromkeys(names, np.inf)
-    highs = dict.fromkeys(names, -np.inf)
-    samples: dict[str, list[Array]] = {name: [] for name in names}
+    collected = {name: _Collector(graph, name, len(feeds)) for name in graph.activations()}
+    layers = [op for op in graph.ops if isinstance(op, WEIGHTED)]
+    patches: dict[str, list[Array]] = {op.name: [] for op in layers}
     for index, feed in enumerate(feeds):
         with np.errstate(all="ignore"):  # what matters of it is found below
-            values = executor.run(feed, taps="all")
-        for position, name in enumerate(names):
-            flat = (values[name] if name in values else feed[name]).reshape(-1)
-            low, high = finite_range(graph, name, flat)
-            lows[name] = min(lows[name], low)
-            highs[name] = max(highs[name], high)
-            if flat.size <= per_image:
-                chosen = flat
-            else:
-                generator = np.random.default_rng((seed, index, position))
-                chosen = flat[generator.integers(0, flat.size, per_image)]
-            samples[name].append(chosen.astype(np.float32))
+            values = {**feed, **executor.run(feed, taps="all")}
+        for position, (name, collector) in enumerate(collected.items()):
+            collector.add(values[name], np.random.default_rng((seed, index, position)))
+        for position, op in enumerate(layers):
+            generator = np.random.default_rng((seed, index, position, 1))
+            patches[op.name].append(_patches(graph, op, values, generator, len(feeds)))
         if progress is not None:
             progress(index + 1, len(feeds))
     return Calibration(
-        {
-            name: Statistics(lows[name], highs[name], np.concatenate(samples[name]))
-            for name in names
-        },
+        {name: collector.result() for name, collector in collected.items()},
         len(feeds),
+        {name: np.concatenate(found, axis=1) for name, found in patches.items() if found},
     )
+
+
+class _Collector:
+    """Extremes and samples of one value, image after image."""
+
+    def __init__(self, graph: Graph, name: str, images: int) -> None:
+        shape = graph.types[name].shape
+        self.graph, self.name = graph, name
+        self.channels = shape[1] if len(shape) > 1 and shape[1] <= MOST_CHANNELS else 1
+        self.positions = max(16, SAMPLES_PER_TENSOR // (max(1, images) * self.channels))
+        self.lows = np.full(self.channels, np.inf)
+        self.highs = np.full(self.channels, -np.inf)
+        self.samples: list[Array] = []
+
+    def add(self, data: Array, generator: np.random.Generator) -> None:
+        finite_range(self.graph, self.name, data)
+        if self.channels == 1:
+            rows = data.reshape(1, -1)
+        else:
+            rows = np.moveaxis(data, 1, 0).reshape(self.channels, -1)
+        self.lows = np.minimum(self.lows, rows.min(axis=1))
+        self.highs = np.maximum(self.highs, rows.max(axis=1))
+        if rows.shape[1] > self.positions:
+            rows = rows[:, generator.integers(0, rows.shape[1], self.positions)]
+        self.samples.append(rows.T.astype(np.float32))
+
+    def result(self) -> Statistics:
+        return Statistics(self.lows, self.highs, np.concatenate(self.samples))
+
+
+def _patches(
+    graph: Graph,
+    op: Op,
+    values: Mapping[str, Array],
+    generator: np.random.Generator,
+    images: int,
+) -> Array:
+    count = max(8, PATCHES_PER_LAYER // images)
+    positions = Positions.drawn(graph.output_type(op).shape, op, count, generator)
+    return patches_at(op, values[op.inputs[0]], graph.types[op.inputs[1]].shape, positions)
 
 
 def finite_range(graph: Graph, name: str, data: Array) -> tuple[float, float]:

@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
+from math import inf
 from typing import ClassVar
 
 import numpy as np
@@ -34,30 +35,49 @@ from qcompile.ops import (
     Pointwise,
     Rescale,
     Softmax,
+    SumOp,
     Threshold,
 )
+from qcompile.ops.code_limits import moved_limits
+from qcompile.ops.fake_quantize import integer_type
 from qcompile.options import RangeMethod
-from qcompile.passes.activation_ranges import Member, choose_scale
+from qcompile.passes.activation_ranges import Member, Start, choose_scale
 from qcompile.passes.calibrate import Calibration, Statistics
+from qcompile.passes.imported_formats import is_imported
 from qcompile.passes.signs import nonnegative_values
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer
-from qcompile.types import CodebookKind, IntType, Quantization, Range, TensorType
+from qcompile.types import (
+    CodebookKind,
+    IntType,
+    Quantization,
+    Range,
+    TensorType,
+)
 
 TABLE_BITS = 12
 """Look-up tables and softmax take at most this many bits; wider inputs are rescaled first."""
 
 CONSTANT_OPERAND_BITS = 16
 
+FEWEST_STARTED_BITS, WIDEST_STARTED_BITS = 3, 8
+"""Widths of norms after a ReLU whose codes start elsewhere in every channel."""
+
 
 @dataclass(frozen=True)
 class QuantizeActivations:
-    """Chooses scales from the calibration (or takes the plan's) and annotates all types."""
+    """Chooses scales from the calibration (or takes the plan's) and annotates all types.
+
+    With `snap`, a norm after a ReLU gets a shift that is a code: all pixels that the ReLU cut are
+    then without error, and what the shift changed by is a constant, for the biases behind to take
+    up (`QuantizeWeights` measures it; exact but where a convolution pads).
+    """
 
     name: ClassVar[str] = "quantize-activations"
     plan: Plan
     inputs: Mapping[str, InputSpec]
     calibration: Calibration = field(default_factory=Calibration)
     method: RangeMethod = RangeMethod.BEST
+    snap: bool = False
 
     def run(self, graph: Graph) -> Graph:
         prepared = _narrow_table_inputs(graph, self.plan)
@@ -136,8 +156,14 @@ class _Annotator:
 
     def _is_integer(self, value: str) -> bool:
         """Whether a value becomes codes; class indices are integers already, without a scale."""
+        if self._is_imported(value):
+            return True
         is_real = value in self.formats and self.graph.types[value].is_float
         return is_real and not self.formats[value].is_float
+
+    def _is_imported(self, value: str) -> bool:
+        """Whether the value's grid came with the model."""
+        return is_imported(self.graph.types[value])
 
     def _statistics(self, value: str) -> Statistics | None:
         return self.options.calibration.values.get(value)
@@ -148,8 +174,12 @@ class _Annotator:
             given = self.formats[op.output].given_scale
             if given is not None and self._is_integer(op.output):
                 self.fixed[op.output] = given
+        for name in self.graph.activations():
+            grid = self.graph.types[name].quantization
+            if grid is not None and self._is_imported(name):
+                self.fixed[name] = grid.scale[0]
         for name, spec in self.options.inputs.items():
-            if not self._is_integer(name):
+            if name in self.fixed or not self._is_integer(name):
                 continue
             chosen = self.formats[name]
             given = self.options.plan.inputs[name].scale
@@ -163,9 +193,8 @@ class _Annotator:
             if spec.is_plain and chosen.quantizer is Quantizer.SCALED and chosen.bits >= 8:
                 self.fixed[name] = spec.scale[0]
                 continue
-            pixels = Statistics(
-                float(values.min()), float(values.max()), values.ravel().astype(np.float32)
-            )
+            sample = values.reshape(-1, 1).astype(np.float32)
+            pixels = Statistics(sample.min(axis=0), sample.max(axis=0), sample)
             member = Member(pixels, element, CodebookKind.UNIFORM)
             self.fixed[name] = choose_scale([member], RangeMethod.MINMAX, chosen.power_of_two_scale)
         for op in self.graph.ops:
@@ -175,10 +204,11 @@ class _Annotator:
     def _tie(self) -> None:
         for op in self.graph.ops:
             tied = isinstance(op, MOVEMENT) and not isinstance(op, Concat)
-            if isinstance(op, LinearResize):
-                same_format = self.formats[op.output] == self.formats[op.inputs[0]]
-                tied = op.activation.is_identity and same_format
-            if tied and self._is_integer(op.inputs[0]) and self._is_integer(op.output):
+            if (
+                (tied or self._keeps_codes(op))
+                and self._is_integer(op.inputs[0])
+                and self._is_integer(op.output)
+            ):
                 self.groups.union(op.inputs[0], op.output)
         for op in self.graph.ops:
             if not isinstance(op, Concat) or not self._is_integer(op.output):
@@ -189,6 +219,14 @@ class _Annotator:
                 integers = [value for value in integers if self._fixed_scale(value) is None]
             for value in integers:
                 self.groups.union(value, op.output)
+
+    def _keeps_codes(self, op: Op) -> bool:
+        """A linear resize into the format of its input takes its codes over, too."""
+        if not isinstance(op, LinearResize) or not op.activation.is_identity:
+            return False
+        if self._is_imported(op.output):
+            return False
+        return self.formats[op.output] == self.formats[op.inputs[0]]
 
     def _fixed_scale(self, value: str) -> float | None:
         root = self.groups.find(value)
@@ -228,10 +266,40 @@ class _Annotator:
                     f"value '{value}': neither calibration data nor the configuration gives its "
                     f"range; give --calib, or a scale for its layer in --config"
                 )
-            element = chosen.element(value not in self.nonnegative)
-            members.append(Member(statistics, element, chosen.codebook(element).kind))
+            start = self._start(value, chosen)
+            element = self._element(value, chosen, start)
+            members.append(Member(statistics, element, chosen.codebook(element).kind, start))
         power_of_two = any(chosen.power_of_two_scale for _, chosen in placed)
         return choose_scale(members, self.options.method, power_of_two)
+
+    def _start(self, value: str, chosen: Format) -> Start | None:
+        """Where each channel of a norm after a ReLU begins; None for all other values."""
+        op = self.graph.producers.get(value)
+        if (
+            not isinstance(op, SumOp)
+            or self._is_imported(value)
+            or value in self.nonnegative
+            or chosen.quantizer not in (Quantizer.SCALED, Quantizer.FIXED)
+            or chosen.q is not None
+            or chosen.bits < FEWEST_STARTED_BITS
+            or op.channel_axis(self.graph.types[value].rank) != 1
+        ):
+            return None
+        activation = op.activation
+        if activation.slope != (0.0,) or (activation.low, activation.high) != (-inf, inf):
+            return None
+        channels = self.graph.types[value].shape[1]
+        gain = np.broadcast_to(activation.gain, channels)
+        shift = np.broadcast_to(activation.shift, channels)
+        return Start(tuple(shift.tolist()), tuple((gain >= 0).tolist()), 1 << chosen.bits)
+
+    def _element(self, value: str, chosen: Format, start: Start | None) -> IntType:
+        """Codes that start elsewhere in each channel need one more bit to be told apart; an 8-bit
+        tensor does without, as its 256 codes are plenty."""
+        element = chosen.element(value not in self.nonnegative)
+        if start is None or chosen.bits >= WIDEST_STARTED_BITS:
+            return element
+        return IntType(chosen.bits + 1)
 
     def _brought_in(self, values: list[str]) -> list[tuple[str, Format]]:
         """Values that a Concat of the group quantizes or rescales to the shared scale."""
@@ -250,7 +318,9 @@ class _Annotator:
 
     def _only_moves(self, value: str) -> bool:
         producer = self.graph.producers.get(value)
-        return isinstance(producer, MOVEMENT)
+        return producer is not None and (
+            isinstance(producer, MOVEMENT) or self._keeps_codes(producer)
+        )
 
     def _annotate(self, scales: Mapping[str, float]) -> Graph:
         rewriter = Rewriter(self.graph)
@@ -267,21 +337,42 @@ class _Annotator:
             scale = scales[self.groups.find(op.output)]
             if isinstance(op, Concat):
                 op = self._rescale_inputs(op, scale, types, rewriter)
-            if isinstance(op, MOVEMENT):
+            if isinstance(op, MOVEMENT) or self._keeps_codes(op):
                 types[op.output] = self._moved_type(op, types, scale)
             else:
                 types[op.output] = self._type(op.output, types[op.output], scale)
             if isinstance(op, Add | Mul | Div):
                 self._quantize_operands(op, types, rewriter)
+            if self.options.snap:
+                self._snap(op, types[op.output], rewriter)
         for value, kind in types.items():
             rewriter.set_type(value, kind)
         return rewriter.finish(Stage.QUANTIZED)
 
+    def _snap(self, op: Op, kind: TensorType, rewriter: Rewriter) -> None:
+        """Replaces the shift of a norm after a ReLU by the code where its channels start."""
+        start = self._start(op.output, self.formats[op.output])
+        if start is None or kind.limits is None or kind.quantization is None:
+            return
+        assert isinstance(op, SumOp)
+        ends = zip(start.rises, kind.limits.low, kind.limits.high, strict=True)
+        codes = [low if rises else high for rises, low, high in ends]
+        shift = tuple(code * kind.quantization.scale[0] for code in codes)
+        activation = dataclasses.replace(op.activation, shift=shift)
+        rewriter.replace(op, dataclasses.replace(op, activation=activation))
+
     def _type(self, value: str, old: TensorType, scale: float) -> TensorType:
+        if value in self.graph.types and self._is_imported(value):
+            return integer_type(self.graph.types[value])
         chosen = self.formats[value]
-        element = chosen.element(value not in self.nonnegative)
+        start = self._start(value, chosen)
+        element = self._element(value, chosen, start)
         return TensorType(
-            old.shape, element, Quantization.per_tensor(scale), chosen.codebook(element)
+            old.shape,
+            element,
+            Quantization.per_tensor(scale),
+            chosen.codebook(chosen.element(value not in self.nonnegative)),
+            None if start is None else start.limits(scale, element),
         )
 
     def _narrow_type(self, value: str, types: Mapping[str, TensorType]) -> TensorType:
@@ -300,6 +391,10 @@ class _Annotator:
         own = self._type(op.output, types[op.output], scale)
         if len(kinds) < len(op.inputs):
             kinds.append(own)
+        # A linear resize stays between its inputs, channel by channel.
+        resized = isinstance(op, LinearResize)
+        limits = kinds[0].limits if resized else moved_limits(op, kinds)
+        own = dataclasses.replace(own, limits=limits)
         if all(kind.element == kinds[0].element for kind in kinds):
             return dataclasses.replace(own, element=kinds[0].element, codebook=kinds[0].codebook)
         codes = reduce(Range.union, (kind.integer.range for kind in kinds))
@@ -316,7 +411,7 @@ class _Annotator:
         added: list[Op] = []
         for value in op.inputs:
             kind = types[value]
-            if kind.quantization in (None, Quantization.per_tensor(scale)):
+            if kind.quantization is None or kind.quantization.scale == (scale,):
                 inputs.append(value)
                 continue
             chosen = self.formats[op.output]
@@ -339,7 +434,7 @@ class _Annotator:
         """Constant operands become codes of their own."""
         inputs = list(op.inputs)
         for position, value in enumerate(op.inputs):
-            if not self.graph.is_constant(value):
+            if not self.graph.is_constant(value) or not self.graph.types[value].is_float:
                 continue
             data = self.graph.constants[value]
             codes, element, scale = constant_operand(data, CONSTANT_OPERAND_BITS)

@@ -1,0 +1,213 @@
+"""Rounding a layer's weights so that its outputs, not the weights themselves, change least.
+
+All of it works on matrices: R filters with K weights each, for G groups with inputs of their own.
+With x an input row (already quantised) and y what the float network computes, the error of a filter
+w is E|y - w x - b|^2; the bias takes the means, so that with centred x and y
+
+    error(w) = (w - w*) H (w - w*)' + constant,   H = E x'x,   w* = w + E(y - w x)'x / H
+
+which is minimised over the grid scale * {-limit..limit}: by optimal-brain rounding of one column
+after the other, the columns not yet rounded making up for each error (GPTQ, Frantar et al. 2023),
+then by coordinate descent, each followed by the best scale for the codes found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcompile.types import Array
+
+DAMPING = 0.01
+"""Share of the mean diagonal of H that is added to it."""
+BLOCK = 64
+SCALE_STEPS = np.linspace(0.25, 1.0, 41)
+POWERS_BELOW = 4
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What rounding must know of a layer's inputs and wanted outputs.
+
+    Attributes:
+        hessian: E x'x of centred inputs, float32 [G, K, K].
+        cross: E y'x of centred outputs and inputs, float32 [G, R, K].
+        x_mean: [G, K]; y_mean: [G, R].
+    """
+
+    hessian: Array
+    cross: Array
+    x_mean: Array
+    y_mean: Array
+
+    @staticmethod
+    def measured(x: Array, y: Array) -> Moments:
+        """Of inputs [G, positions, K] and outputs [G, positions, R]; `x` and `y` are given away."""
+        x_mean, y_mean = x.mean(axis=1), y.mean(axis=1)
+        x -= x_mean[:, None]
+        y -= y_mean[:, None]
+        transposed = x.transpose(0, 2, 1)
+        count = x.shape[1]
+        hessian = np.matmul(transposed, x) / count
+        cross = np.matmul(y.transpose(0, 2, 1), x) / count
+        return Moments(hessian, cross, x_mean, y_mean)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Codes -limit..limit times one scale for each filter.
+
+    `power_of_two` scales are 2**n. `sweeps` of coordinate descent follow each of `rounds` scale
+    refits; `solves` says whether w* is computed, or the float weights are taken for it.
+    """
+
+    limit: int
+    power_of_two: bool = False
+    rounds: int = 2
+    sweeps: int = 2
+    solves: bool = True
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """codes [G, R, K] (int64) and scales [G, R]."""
+
+    codes: Array
+    scales: Array
+
+
+def round_weights(weights: Array, moments: Moments, grid: Grid) -> Rounded:
+    """The codes and scales with the least output error that the closed form finds.
+
+    Args:
+        weights: float [G, R, K].
+        moments: of the same sizes.
+        grid: the codes allowed.
+    """
+    weights = weights.astype(np.float64)
+    hessian = _damped(moments.hessian.astype(np.float64))
+    target = weights
+    if grid.solves:
+        rest = moments.cross - np.matmul(weights, moments.hessian)
+        target = weights + np.linalg.solve(hessian, rest.transpose(0, 2, 1)).transpose(0, 2, 1)
+    importance = np.diagonal(hessian, axis1=1, axis2=2)
+    scales = best_scales(target, importance, grid)
+    codes = _compensated(target, scales, hessian, grid.limit)
+    single = hessian.astype(np.float32)
+    for _ in range(grid.rounds):
+        if not grid.power_of_two:
+            scales = _refitted(codes, target, scales, single)
+        for _ in range(grid.sweeps):
+            codes = _descended(codes, target, scales, single, grid.limit)
+    if not grid.power_of_two:
+        scales = _refitted(codes, target, scales, single)
+    return Rounded(codes.astype(np.int64), scales)
+
+
+def kept_bias(weights: Array, moments: Moments) -> Array:
+    """The bias [G, R] with which real weights [G, R, K] keep the mean of each output."""
+    products = np.matmul(weights, moments.x_mean[..., None].astype(np.float64))[..., 0]
+    return np.asarray(moments.y_mean - products)
+
+
+def _damped(hessian: Array) -> Array:
+    diagonal = np.diagonal(hessian, axis1=1, axis2=2)
+    mean = diagonal.mean(axis=1)
+    extra = np.where(mean > 0, DAMPING * mean, 1.0)
+    return hessian + extra[:, None, None] * np.eye(hessian.shape[1])
+
+
+def best_scales(target: Array, importance: Array, grid: Grid) -> Array:
+    """For each filter the scale [G, R] with the least squared rounding error of its weights
+    [G, R, K], each weight counting as its input's second moment [G, K] says."""
+    largest = np.abs(target).max(axis=2)
+    largest = np.where(largest > 0, largest, 1.0)
+    widest = largest / grid.limit
+    if grid.power_of_two:
+        widest = np.exp2(np.ceil(np.log2(widest)))
+        candidates = [widest / 2.0**power for power in range(POWERS_BELOW)]
+    else:
+        candidates = [widest * step for step in SCALE_STEPS]
+    best = widest.copy()
+    error = np.full(widest.shape, np.inf)
+    values = target.astype(np.float32)
+    factors = importance.astype(np.float32)[:, None, :]
+    for candidate in candidates:
+        scale = candidate[..., None].astype(np.float32)
+        codes = np.clip(np.rint(values / scale), -grid.limit, grid.limit)
+        codes *= scale
+        codes -= values
+        np.square(codes, out=codes)
+        current = (codes * factors).sum(axis=2)
+        better = current < error
+        best[better] = candidate[better]
+        error[better] = current[better]
+    return best
+
+
+def _compensated(target: Array, scales: Array, hessian: Array, limit: int) -> Array:
+    """Codes (float64), rounded column by column; heavy columns first."""
+    order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
+    back = np.argsort(order, axis=1)
+    sorted_hessian = np.take_along_axis(
+        np.take_along_axis(hessian, order[:, :, None], 1), order[:, None, :], 2
+    )
+    # inverse = U'U with U upper triangular: row j of U says how later columns answer to j's error.
+    inverse = np.linalg.inv(sorted_hessian)
+    upper = np.linalg.cholesky((inverse + inverse.transpose(0, 2, 1)) / 2).transpose(0, 2, 1)
+    upper = np.ascontiguousarray(upper).astype(np.float32)
+    rest = np.take_along_axis(target, order[:, None, :], 2).astype(np.float32)
+    codes = np.zeros(rest.shape, np.float32)
+    steps = scales.astype(np.float32)
+    columns = rest.shape[2]
+    for first in range(0, columns, BLOCK):
+        last = min(first + BLOCK, columns)
+        errors = np.zeros((*rest.shape[:2], last - first), np.float32)
+        block = np.ascontiguousarray(rest[:, :, first:last])
+        for j in range(last - first):
+            at = first + j
+            column = block[:, :, j]
+            rounded = np.clip(np.rint(column / steps), -limit, limit)
+            codes[:, :, at] = rounded
+            error = (column - rounded * steps) / upper[:, at, at][:, None]
+            block[:, :, j:] -= error[:, :, None] * upper[:, None, at, at + 0 : last]
+            errors[:, :, j] = error
+        rest[:, :, last:] -= np.matmul(errors, upper[:, first:last, last:])
+    return np.take_along_axis(codes, back[:, None, :], 2)
+
+
+def _refitted(codes: Array, target: Array, scales: Array, hessian: Array) -> Array:
+    """The scale of each filter that fits its codes best: (q H w*') / (q H q')."""
+    weighted = np.matmul(codes.astype(np.float32), hessian)
+    above = (weighted * target).sum(axis=2)
+    below = (weighted * codes).sum(axis=2)
+    fitted = np.where(below > 0, above / np.where(below > 0, below, 1.0), scales)
+    return np.clip(fitted, scales / 2, scales * 2)
+
+
+def _descended(codes: Array, target: Array, scales: Array, hessian: Array, limit: int) -> Array:
+    """One sweep: each column in turn takes the code that is best given all the others."""
+    codes = codes.astype(np.float32)
+    steps = scales.astype(np.float32)
+    difference = codes * steps[..., None] - target.astype(np.float32)
+    slopes = np.matmul(difference, hessian)
+    columns = codes.shape[2]
+    for first in range(0, columns, BLOCK):
+        last = min(first + BLOCK, columns)
+        changes = np.zeros((*codes.shape[:2], last - first), np.float32)
+        local = np.ascontiguousarray(slopes[:, :, first:last])
+        inner = np.ascontiguousarray(hessian[:, first:last, first:last])
+        for j in range(last - first):
+            old = codes[:, :, first + j]
+            wanted = old - local[:, :, j] / (inner[:, j, j][:, None] * steps)
+            new = np.clip(np.rint(wanted), -limit, limit)
+            change = (new - old) * steps
+            if not change.any():
+                continue
+            codes[:, :, first + j] = new
+            local += change[:, :, None] * inner[:, j][:, None, :]
+            changes[:, :, j] = change
+        if changes.any():
+            slopes += np.matmul(changes, hessian[:, first:last])
+    return codes
