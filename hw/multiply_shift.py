@@ -169,14 +169,12 @@ class _Lane:
             self.end_stage()
 
     def limit(self) -> None:
-        """Within low .. high; where that is all of a type, the upper bits decide."""
+        """Within low .. high."""
         low, high = self.parameters.pop("low"), self.parameters.pop("high")
-        limited = clamp(self.value, low, high, Mux)
         if isinstance(low, Const) and isinstance(high, Const):
-            limits = Range(low.value, high.value)
-            whole = IntType.holding(limits)
-            if whole.range == limits:
-                limited = _saturated(self.value, whole.bits, whole.signed)
+            limited = _within(self.value, Range(low.value, high.value))
+        else:
+            limited = clamp(self.value, low, high, Mux)
         codes = Range(min(self.plan.lows), max(self.plan.highs))
         self.value = self.registered(
             limited, "limited", Shape.cast(range(codes.low, codes.high + 1))
@@ -184,7 +182,14 @@ class _Lane:
         self.end_stage()
 
     def add_start(self) -> None:
-        self.value = self.registered(self.value + self.parameters.pop("start"), "moved")
+        moved = self.value + self.parameters.pop("start")
+        ends = self.plan.ends
+        codes = Range(min(self.plan.starts), max(self.plan.starts) + self.plan.highs[0])
+        if not ends.contains(codes):
+            if not moved.shape().signed:
+                moved = Cat(moved, 0).as_signed()
+            moved = _within(moved, ends)
+        self.value = self.registered(moved, "moved", Shape.cast(range(ends.low, ends.high + 1)))
         self.end_stage()
 
     @property
@@ -207,6 +212,14 @@ def _select_stages(plan: Plan) -> int:
 
 def _is(value: Value, constant: int) -> bool:
     return isinstance(value, Const) and value.value == constant
+
+
+def _within(value: Value, limits: Range) -> Value:
+    """A signed `value` limited to constants; if these are all of a type, the upper bits decide."""
+    whole = IntType.holding(limits)
+    if whole.range == limits:
+        return _saturated(value, whole.bits, whole.signed)
+    return Value.cast(clamp(value, limits.low, limits.high, Mux))
 
 
 def _saturated(value: Value, bits: int, is_signed: bool = True) -> Value:

@@ -47,8 +47,8 @@ class Branch:
 class Plan:
     """A `numerics.Requantize` in the form that is built; every vector has one entry per channel.
 
-    y = clamp((a * m + b) >> (shift + extra), lows, highs) + starts where a is the sum, limited to
-    `sums` if `saturates`.
+    y = clamp((a * m + b) >> (shift + extra), lows, highs) where a is the sum, limited to `sums` if
+    `saturates`. If it `moves`, y = clamp(clamp(...) + starts, ends).
 
     * The clamp of the sum is left out: it never changes y for a sum within its proven range, which
       is all that arrives. Where it saves a multiplier, the sum is limited to the smallest width
@@ -60,6 +60,7 @@ class Plan:
       floor((a * 2**t * m + b) / 2**s) = floor((a * m + floor(b / 2**t)) / 2**(s - t)).
     * Where the codes of all channels are equally many but begin elsewhere, the biases count from
       that beginning, so that all channels are limited alike, and `starts` is added afterwards.
+      Channels that the lowest or highest code of all cuts short are cut by `ends`.
     """
 
     sums: Range
@@ -74,6 +75,7 @@ class Plan:
     lows: tuple[int, ...]
     highs: tuple[int, ...]
     starts: tuple[int, ...]
+    ends: Range
     powers: bool
 
     @property
@@ -153,10 +155,11 @@ def plan(epilogue: Requantize, accumulator: IntType, channels: int) -> Plan:
         lines.append((spread(below.multipliers), spread(below.biases)))
         pivots = spread(below.pivots)
     shifts, lows, highs = (spread(v) for v in (epilogue.shifts, epilogue.lows, epilogue.highs))
-    starts = (0,) * channels
-    spans = tuple(high - low for low, high in zip(lows, highs, strict=True))
-    if len(set(lows)) > 1 and len(set(spans)) == 1:
-        lows, highs, starts = starts, spans, lows
+    ends = epilogue.output_range()
+    starts = _starts(lows, highs) or (0,) * channels
+    if any(starts):
+        widest = max(high - low for low, high in zip(lows, highs, strict=True))
+        lows, highs = (0,) * channels, (widest,) * channels
         lines = [
             (line, tuple(b - (n << s) for b, n, s in zip(biases, starts, shifts, strict=True)))
             for line, biases in lines
@@ -216,8 +219,26 @@ def plan(epilogue: Requantize, accumulator: IntType, channels: int) -> Plan:
         lows=lows,
         highs=highs,
         starts=starts,
+        ends=ends,
         powers=powers,
     )
+
+
+def _starts(lows: Sequence[int], highs: Sequence[int]) -> tuple[int, ...] | None:
+    """Where a window of constant width begins in each channel, so that it gives the channel's codes
+    once it is cut to the codes of all; None if there are no such places or no need of them."""
+    if len(set(lows)) == len(set(highs)) == 1:
+        return None
+    widest = max(high - low for low, high in zip(lows, highs, strict=True))
+    starts = []
+    for low, high in zip(lows, highs, strict=True):
+        if high - low == widest or high == max(highs):
+            starts.append(low)
+        elif low == min(lows):
+            starts.append(high - widest)
+        else:
+            return None
+    return tuple(starts)
 
 
 def signed_bits(values: Range) -> int:

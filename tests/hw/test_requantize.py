@@ -153,12 +153,13 @@ def _wrong_start(right: Plan) -> Plan:
     return dataclasses.replace(right, starts=(right.starts[0], right.starts[1] + 1))
 
 
-@pytest.mark.parametrize(("mutate", "highs"), [(_wrong_low, (7, 7)), (_wrong_start, (7, 11))])
+@pytest.mark.parametrize(("mutate", "highs"), [(_wrong_low, (7, 6)), (_wrong_start, (7, 11))])
 def test_a_wrong_limit_of_one_channel_shows(
     mutate: Callable[[Plan], Plan], highs: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     acc = IntType(10)
     epilogue = numerics.Requantize((37,), (128,), (8,), (-8, -4), highs, (acc.low,), (acc.high,))
+    assert plan(epilogue, acc, 2).moves == (mutate is _wrong_start)
     frame = _every_sum(acc, 2)
     block = Requantize(TensorStream(1, len(frame), 2, acc, 2), epilogue, IntType(6), 1)
     frame = frame.reshape(block.input.beats, 2)
@@ -200,22 +201,28 @@ def test_limits_of_whole_types_and_others(acc_bits: int, low: int, high: int) ->
 
 @pytest.mark.parametrize("kind", ["common", "separate", "powers"])
 @pytest.mark.parametrize("span", [0, 1, 20, 63])
-@pytest.mark.parametrize("seed", range(2))
-def test_codes_that_begin_elsewhere_in_each_channel(kind: str, span: int, seed: int) -> None:
-    """As many codes in all channels: one clamp for all, and a start to add."""
-    rng = np.random.default_rng([seed, span, ord(kind[0])])
+@pytest.mark.parametrize("cut", [(-128, 127), (-40, 30), (-31, 64)])
+def test_codes_that_begin_elsewhere_in_each_channel(
+    kind: str, span: int, cut: tuple[int, int]
+) -> None:
+    """As many codes in all channels, unless they are cut: one clamp for all, and a start to add."""
+    rng = np.random.default_rng([cut[1], span, ord(kind[0])])
     acc, channels = IntType(9), 6
-    lows = tuple(int(low) for low in rng.integers(-128, 127 - span, channels, endpoint=True))
+    first, last = cut if cut[1] < 127 else (-128, 127 - span)
+    starts = [first, *(int(low) for low in rng.integers(first, last, channels - 1, endpoint=True))]
+    if cut[1] < 127:
+        starts[1:3] = [first - span // 2, last - span // 2]
     found = dataclasses.replace(
         _random_epilogue(rng, acc, IntType(8), channels, kind),
-        lows=lows,
-        highs=tuple(low + span for low in lows),
+        lows=tuple(max(start, cut[0]) for start in starts),
+        highs=tuple(min(start + span, cut[1]) for start in starts),
     )
     found = _with_clamp(found, acc, channels)
     frame = _every_sum(acc, channels)
     block = Requantize(TensorStream(1, len(frame), channels, acc, channels), found, IntType(8), 6)
     built = plan(found, acc, channels)
-    assert (set(built.lows), set(built.highs), built.starts) == ({0}, {span}, lows)
+    assert (set(built.lows), set(built.highs)) == ({0}, {span})
+    assert built.moves
     wanted = _specification(block, frame)
     np.testing.assert_array_equal(block.compute(frame)[0], wanted)
     np.testing.assert_array_equal(simulate(block, frame).outputs[0][0], wanted)
@@ -224,17 +231,19 @@ def test_codes_that_begin_elsewhere_in_each_channel(kind: str, span: int, seed: 
 def test_only_clamps_that_differ_are_parameters() -> None:
     acc = IntType(10)
     alike = numerics.Requantize((37,), (1, 2, 3), (8,), (-8,) * 3, (7,), (acc.low,), (acc.high,))
-    apart = dataclasses.replace(alike, lows=(-8, -4, -8))
+    apart = dataclasses.replace(alike, lows=(-8, -4, -6), highs=(7, 6, 5))
     stream = TensorStream(1, 3, 3, acc, 3)
-    for epilogue, varying in ((alike, {"bias"}), (apart, {"bias", "low"})):
+    for epilogue, varying in ((alike, {"bias"}), (apart, {"bias", "low", "high"})):
         built = plan(epilogue, acc, 3)
         assert {name for name, v in built.parameters.items() if len(set(v)) > 1} == varying
         block = Requantize(stream, epilogue, IntType(6))
         assert block.stages == 4
-    moved = dataclasses.replace(alike, lows=(-8, -4, -8), highs=(7, 11, 7))
-    built = plan(moved, acc, 3)
-    assert {name for name, v in built.parameters.items() if len(set(v)) > 1} == {"bias", "start"}
-    assert Requantize(stream, moved, IntType(6)).stages == 5
+    for lows, highs in (((-8, -4, -8), (7, 11, 7)), ((-8, -4, -8), (7, 7, 5))):
+        moved = dataclasses.replace(alike, lows=lows, highs=highs)
+        built = plan(moved, acc, 3)
+        varying = {name for name, v in built.parameters.items() if len(set(v)) > 1}
+        assert varying == {"bias", "start"}
+        assert Requantize(stream, moved, IntType(6)).stages == 5
 
 
 @pytest.mark.parametrize(("sums", "lanes"), [(1, 1), (4, 1), (4, 2), (4, 4)])
