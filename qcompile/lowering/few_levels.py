@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from qcompile.errors import UnsupportedError
 from qcompile.graph import Op
-from qcompile.lowering.epilogue import curve_of
+from qcompile.lowering.epilogue import curve_of, make_epilogue
 from qcompile.lowering.staircase import staircase_epilogue
 from qcompile.numerics import Epilogue
 from qcompile.ops.activation import Activation
@@ -33,6 +33,19 @@ class ImportedLevels:
         """The code of numerator / denominator steps, exactly."""
         code = _rounded(self.rounding, numerator, denominator)
         return min(max(code, self.codes.low), self.codes.high)
+
+
+def imported_or_made(
+    op: Op,
+    units: Sequence[Fraction],
+    biases: Sequence[Fraction],
+    activation: Activation,
+    output: TensorType,
+    reach: Range,
+) -> Epilogue:
+    """`make_epilogue`, or the exact one of an imported grid of few levels."""
+    real = (op, units, biases, activation, output, reach)
+    return few_levels_epilogue(*real) or make_epilogue(*real)
 
 
 def few_levels_epilogue(

@@ -22,14 +22,9 @@ import numpy as np
 from qcompile.boundary import InputKind, InputSpec, channel_axis, channels
 from qcompile.errors import GraphError
 from qcompile.graph import Graph, Op, Stage, live_ops, sorted_ops
-from qcompile.lowering.epilogue import make_epilogue
-from qcompile.lowering.few_levels import few_levels_epilogue
+from qcompile.lowering.few_levels import imported_or_made
 from qcompile.lowering.islands import stays_float
-from qcompile.lowering.published import (
-    PublishedEpilogue,
-    published_epilogue,
-    published_format,
-)
+from qcompile.lowering.published import PublishedEpilogue, published_epilogue, published_format
 from qcompile.lowering.sums import exact_sum, scale_of
 from qcompile.lowering.tables import boundary_offset, exp_table, function_table, rounded_codes
 from qcompile.numerics import Requantize
@@ -344,8 +339,7 @@ class _Lowering:
             )
         real = (op, lowered.units, lowered.biases, op.activation, kind, reach)
         published = None if published_format(kind) is None else published_epilogue(*real)
-        epilogue = few_levels_epilogue(*real) if published is None else published.epilogue
-        epilogue = epilogue or make_epilogue(*real)
+        epilogue = imported_or_made(*real) if published is None else published.epilogue
         if isinstance(epilogue, Requantize) and not INT64.contains(epilogue.product_range()):
             raise GraphError(
                 f"{op.label()}: a sum of {accumulator.bits} bits times its multiplier exceeds "
