@@ -174,7 +174,8 @@ def _encode_type(kind: TensorType) -> dict[str, Any]:
     if kind.limits is not None:
         result["limits"] = [list(kind.limits.low), list(kind.limits.high)]
     if kind.codebook is not None:
-        result["codebook"] = [kind.codebook.kind.value, kind.codebook.levels]
+        book = kind.codebook
+        result["codebook"] = [book.kind.value, book.levels, book.name, book.exact]
     return result
 
 
@@ -260,8 +261,9 @@ def _decode_type(data: Any, where: str) -> TensorType:
         quantization = Quantization(scale, decode(data.get("axis", 1), int, f"{where}.axis"))
     codebook = None
     if "codebook" in data:
-        kind, levels = decode(data["codebook"], tuple[str, int], f"{where}.codebook")
-        codebook = Codebook(CodebookKind(kind), levels)
+        form, place = tuple[str, int, str, bool], f"{where}.codebook"
+        kind, levels, name, exact = decode(data["codebook"], form, place)
+        codebook = Codebook(CodebookKind(kind), levels, name, exact)
     limits = None
     if "limits" in data:
         ends = decode(data["limits"], tuple[tuple[int, ...], tuple[int, ...]], f"{where}.limits")

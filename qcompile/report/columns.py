@@ -65,6 +65,12 @@ def bits_text(row: LayerRow) -> str:
     )
 
 
+def levels_text(row: LayerRow) -> str:
+    """'33/127': how many values weights and output can take."""
+    counts = (row.weight_levels, row.activation_levels)
+    return "/".join(NOTHING if count is None else str(count) for count in counts)
+
+
 def safe_name(name: str, width: int = 60) -> str:
     """A node name for people: no control characters, the end kept where it is too long."""
     plain = "".join(char if char.isprintable() and char.isascii() else "?" for char in name)
@@ -76,6 +82,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("Inputs", lambda row: ", ".join(map(shape_text, row.inputs)) or NOTHING, 190, False),
     Column("Output", lambda row: shape_text(row.output), numeric=False),
     Column("W/A/acc", bits_text),
+    Column("Levels W/A", levels_text, 170),
     Column("Weights", lambda row: row.weight_format or NOTHING, 150, False),
     Column("Format", lambda row: row.activation_format, 110, False),
     Column("Params", lambda row: count_text(row.parameters)),

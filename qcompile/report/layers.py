@@ -13,19 +13,15 @@ from qcompile.feeds import Feed, float_feed, integer_feed
 from qcompile.graph import Graph, Op
 from qcompile.ops import Affine, Conv, ConvTranspose, Dequantize, Lookup, MatMul, SumOp
 from qcompile.passes.calibrate import finite_range
+from qcompile.report.formats import describe_format, element_bits, level_count, stored_bits
 from qcompile.sim.executor import Executor
 from qcompile.types import (
     Array,
-    CodebookKind,
     IntType,
-    Quantization,
     Shape,
     TensorType,
     per_channel,
-    q_format,
 )
-
-FLOAT_BITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +47,8 @@ class LayerRow:
     """What the report says of one operator. Bits are 32 for floats, None where there is nothing.
 
     `value` is the name of the tensor that it writes, `reads` those of the tensors that it computes
-    with (no constants), `kernel` the spatial sizes of its weights.
+    with (no constants), `kernel` the spatial sizes of its weights. Levels are how many values there
+    can be.
     """
 
     name: str
@@ -72,6 +69,8 @@ class LayerRow:
     value: str = ""
     reads: tuple[str, ...] = ()
     kernel: Shape = ()
+    weight_levels: int | None = None
+    activation_levels: int | None = None
 
 
 @dataclass(slots=True)
@@ -203,7 +202,7 @@ def layer_rows(
         data = [value for value in op.inputs if not integer_graph.is_constant(value)]
         input_bits = max((element_bits(integer_graph.types[value]) for value in data), default=0)
         macs = multiplications(integer_graph, op)
-        weight_bits = None if weight is None else element_bits(weight)
+        weight_bits = None if weight is None else stored_bits(weight)
         rows.append(
             LayerRow(
                 name=op.name,
@@ -214,6 +213,8 @@ def layer_rows(
                 weight_format=None if weight is None else describe_format(weight),
                 activation_bits=element_bits(output),
                 activation_format=describe_format(output),
+                weight_levels=None if weight is None else level_count(weight),
+                activation_levels=level_count(output),
                 accumulator_bits=op.accumulator.bits
                 if isinstance(op, SumOp) and op.accumulator is not None
                 else None,
@@ -255,42 +256,12 @@ def multiplications(graph: Graph, op: Op) -> int:
     return 0
 
 
-def element_bits(kind: TensorType) -> int:
-    """Nominal bits of an element: 1 for binary, 2 for ternary, 32 for floats."""
-    if kind.is_float:
-        return FLOAT_BITS
-    if kind.codebook is not None and kind.codebook.kind is CodebookKind.BINARY:
-        return 1
-    return kind.integer.bits
-
-
-def describe_format(kind: TensorType) -> str:
-    """'Q3.4', 'scale 0.0123', 'ternary per channel', 'float32', or 'index' for a class map."""
-    if kind.is_float:
-        return "float32"
-    if kind.quantization is None:
-        return "index"
-    prefix = ""
-    if kind.codebook is not None and kind.codebook.kind is not CodebookKind.UNIFORM:
-        prefix = f"{kind.codebook.kind.value} "
-    return prefix + _describe_scale(kind.integer, kind.quantization)
-
-
-def _describe_scale(element: IntType, quantization: Quantization) -> str:
-    if quantization.is_power_of_two:
-        names = sorted({q_format(element, scale) or "" for scale in quantization.scale})
-        return names[0] if len(names) == 1 else "Q per channel"
-    if quantization.is_per_tensor:
-        return f"scale {quantization.scale[0]:.4g}"
-    return "scale per channel"
-
-
 def _weight_bytes(graph: Graph, op: Op) -> int:
-    """Bytes of the operator's constants at their nominal width (tables do not count)."""
+    """Bytes of the operator's constants, at the bits of each code (tables do not count)."""
     if isinstance(op, Lookup):
         return 0
     kinds = [graph.types[value] for value in dict.fromkeys(op.inputs) if graph.is_constant(value)]
-    return sum(-(-kind.size * element_bits(kind) // 8) for kind in kinds)
+    return sum(-(-kind.size * stored_bits(kind) // 8) for kind in kinds)
 
 
 def _parameters(float_graph: Graph, integer_graph: Graph, op: Op) -> int:

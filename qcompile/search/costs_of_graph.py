@@ -9,7 +9,8 @@ from qcompile.errors import UnsupportedError
 from qcompile.graph import Graph
 from qcompile.ops import WEIGHTED
 from qcompile.options import CompileOptions, Target
-from qcompile.report.layers import element_bits, layer_rows, weight_type
+from qcompile.report.formats import element_bits
+from qcompile.report.layers import layer_rows, weight_type
 from qcompile.search.measured import Measured
 
 if TYPE_CHECKING:
