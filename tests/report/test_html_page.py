@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from qcompile.report.html.page import subtitle, tiles, to_html
-from tests.report.made import EVIL, report
+from tests.report.made import EVIL, layer, report
 
 VOID = {"meta", "input", "img", "br", "link"}
 
@@ -110,6 +111,21 @@ def test_the_top_says_dice_and_size() -> None:
     assert found["Weights"].note == "8.0 times smaller than float"
     assert found["Frames per second"].value == "2,000"
     assert found["Frames per second"].note == "at 100 MHz on ecp5-25k"
+    mixed = dataclasses.replace(
+        report(), layers=tuple(layer(str(n), "Conv", (1, 1, 4, 4), (), bits=n) for n in range(2, 7))
+    )
+    assert subtitle(mixed).startswith("Weights of 2 to 6 bits, activations of 6 bits")
     assert subtitle(report()) == (
         "Weights of 4 and 8 bits, activations of 6 bits, as an FPGA accelerator"
     )
+
+
+def test_pruning_is_told_where_there_was_some() -> None:
+    summary = {"filters_total": (80, 60), "parameters": (1000, 600), "flops": (5000, 2500)}
+    pruned = dataclasses.replace(
+        report(full=False), options={"prune": 0.25}, details={"pruning": summary}
+    )
+    texts = Page(to_html(pruned)).texts
+    assert "20 of 80 (ratio 0.25)" in texts
+    assert "1,000 before, 600 after (-40.0%)" in texts
+    assert "Pruning" not in Page(to_html(report())).texts

@@ -52,7 +52,7 @@ def test_reasons_say_what_fewer_bits_would_cost() -> None:
     rows = reason_rows(report())
     assert [(row.name, row.tensor, row.bits, row.error, row.narrower) for row in rows] == [
         ("mid", "weights", "4", "0.12 %", "0.51 %"),
-        ("mid", "output", "6", "0.01 %", "2.00 %"),
+        ("mid", "output", "6", "0.01 %", "2 %"),
         ("up", "weights", "2", "30 %", ""),
     ]
 

@@ -22,8 +22,11 @@ from qcompile.report.html.network_faces import modes
 from qcompile.report.html.overlays import overlays
 from qcompile.report.html.scales import amount_text, bytes_text, minus
 from qcompile.report.html.trade_off import reason_rows, trade_off_picture
+from qcompile.report.pruned import pruning_lines
 from qcompile.report.summary import calibration_text, verification_text
 
+MANY = 3
+"""Widths that are listed; more are a range."""
 NOTABLE = 0.005
 """Change of Dice that gets a colour; validation sets of tens of images say no less."""
 
@@ -65,6 +68,7 @@ def to_html(report: Report) -> str:
             trade_off=trade_off_picture(report.trade_off, report.totals.dice_float),
             reasons=reason_rows(report),
             hardware=hardware_picture(report.hardware),
+            pruning=[(what, plain(text)) for what, text in pruning_lines(report)],
             columns=COLUMNS,
             table=[
                 (plain(row.name), cells) for row, cells in zip(report.layers, table, strict=True)
@@ -91,10 +95,12 @@ _MADE = {
 
 
 def _widths(bits: Sequence[int | None]) -> str:
-    """'4 bits', '3, 4 and 8 bits', 'float'."""
+    """'4 bits', '3, 4 and 8 bits', '2 to 8 bits', '32-bit floats'."""
     found = sorted({item for item in bits if item is not None and item != 32})
     if not found:
         return "32-bit floats"
+    if len(found) > MANY:
+        return f"{found[0]} to {found[-1]} bits"
     names = [str(item) for item in found]
     text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     return f"{text} bit" if names == ["1"] else f"{text} bits"

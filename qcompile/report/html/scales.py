@@ -122,9 +122,12 @@ def _nice(step: float) -> float:
 
 
 def log_axis(values: Sequence[float]) -> Axis:
-    """A logarithmic axis with up to five ticks at round numbers; all values are above 0.
+    """A logarithmic axis with ticks at up to five round numbers, or at powers of ten.
 
     Where all values are alike it is linear: there are no round numbers between them.
+
+    Args:
+        values: what must fit, at least one; above 0.
     """
     low, high = min(values) / 1.1, max(values) * 1.1
     if high < 2 * low:

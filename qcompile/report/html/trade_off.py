@@ -15,7 +15,7 @@ from qcompile.report.html.scales import (
     bytes_text,
     linear_axis,
     log_axis,
-    share_text,
+    number,
     tick_text,
 )
 from qcompile.report.trade_off import TradeOffPoint, front
@@ -160,8 +160,8 @@ def reason_rows(report: Report) -> tuple[ReasonRow, ...]:
             why.tensor,
             str(why.bits),
             bits_swatch(why.bits),
-            share_text(why.error),
-            "" if why.narrower is None else share_text(why.narrower),
+            f"{number(100 * why.error)} %",
+            "" if why.narrower is None else f"{number(100 * why.narrower)} %",
         )
         for why in report.width_reasons
     )
