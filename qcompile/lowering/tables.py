@@ -9,7 +9,6 @@ import numpy as np
 
 from qcompile.errors import GraphError
 from qcompile.lowering.published import published_codes, published_format
-from qcompile.lowering.published import published_codes, published_format
 from qcompile.numerics import imported_error, round_half_up, rounding_offsets
 from qcompile.ops import Pointwise
 from qcompile.types import Array, CodebookKind, IntType, TensorType
