@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
@@ -19,6 +19,9 @@ from qcompile.passes.masked_constants import masked_constants
 from qcompile.passes.prune_costs import PruneCosts
 from qcompile.passes.remove_channels import ALL_ZERO, remove_channels
 from qcompile.prune_options import Amount, PruneConstants, PruneScope
+
+LEAST_SAVING = 1e-9
+"""Share of the costs: what saves less is as good as free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ class PruneFilters:
         multiple: every pruned layer keeps a multiple of this many filters.
         exclude: shell patterns of operator names that keep all their filters.
         constants: what becomes of the constants that biases of removed filters leave.
-        flops: the ratio rises until the network has at most these.
+        flops: the ratio rises until the network has at most these. With a budget, what matters
+            least for the share of it that it saves goes first.
         bytes: the ratio rises until its weights have at most these.
         weight_bits: operator name -> bits of its weights, for `bytes`; 32 where it has none.
     """
@@ -146,7 +150,10 @@ class PruneFilters:
             known = [scores[channel] for channel in filters if channel in scores]
             if known:
                 found.append(Candidate(channels, filters, float(np.mean(known))))
-        return _relative(found) if self.importance.is_relative else found
+        if self.importance.is_relative:
+            found = _relative(found)
+        limits = self._limits(graph)
+        return _by_saving(graph, found, limits) if limits else found
 
     def _take(self, graph: Graph, candidates: Sequence[Candidate], ratio: float) -> list[Candidate]:
         """What goes at one ratio."""
@@ -235,6 +242,29 @@ def _by_layers(candidates: Sequence[Candidate]) -> dict[tuple[str, ...], list[Ca
     for item in candidates:
         pools[tuple(sorted({name for name, _ in item.filters}))].append(item)
     return pools
+
+
+def _by_saving(
+    graph: Graph, candidates: Sequence[Candidate], limits: Sequence[_Limit]
+) -> list[Candidate]:
+    """Scores divided by the share of the costs that each candidate alone saves.
+
+    Scores below zero, of files, say that a filter does harm: they stay in front as they are.
+    """
+    wholes = [limit.cost({}) for limit in limits]
+    shares: dict[tuple[str, ...], float] = {}
+    result = []
+    for item in candidates:
+        names = tuple(sorted(name for name, _ in item.channels))
+        if names not in shares:
+            left = _left(graph, [item])
+            shares[names] = sum(
+                1 - limit.cost(left) / max(1, whole)
+                for limit, whole in zip(limits, wholes, strict=True)
+            )
+        saved = max(shares[names], LEAST_SAVING) if item.score > 0 else 1.0
+        result.append(replace(item, score=item.score / saved))
+    return result
 
 
 def _relative(candidates: Sequence[Candidate]) -> list[Candidate]:
