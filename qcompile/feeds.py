@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from qcompile.boundary import InputKind, InputSpec, channel_axis
-from qcompile.errors import DataError
+from qcompile.errors import DataError, UsageError
 from qcompile.graph import Graph
-from qcompile.options import InputChoice
+from qcompile.options import CompileOptions, InputChoice
 from qcompile.types import Array, per_channel
 
 Feed = Mapping[str, Array]
@@ -30,6 +30,33 @@ def choose_input_kind(choice: InputChoice, is_float: bool, label: str) -> InputK
     if choice is InputChoice.FLOAT32 or is_float:
         return InputKind.FLOAT32
     return InputKind.UINT8
+
+
+def input_specs(graph: Graph, kind: InputKind, options: CompileOptions) -> dict[str, InputSpec]:
+    """The inputs of an imported float graph, by name.
+
+    An input that the model takes as uint8 or int8 codes has its own scale and zero point. Pixel p
+    stands for the code p, or p - 128 where codes are signed.
+
+    Raises:
+        UsageError: the options say what the model says otherwise.
+    """
+    general = InputSpec(kind, options.input_scale, options.input_mean, options.input_std)
+    return {name: _input_spec(graph, name, general) for name in graph.inputs}
+
+
+def _input_spec(graph: Graph, name: str, general: InputSpec) -> InputSpec:
+    grid, limits = graph.types[name].quantization, graph.types[name].limits
+    if grid is None or limits is None:
+        return general
+    mean = -limits.low[0] * grid.scale[0]
+    own = InputSpec(general.kind, grid.scale, (mean,))
+    if general not in (own, InputSpec(general.kind)):
+        raise UsageError(
+            f"--input-scale, --input-mean, --input-std: the model says itself what the codes of "
+            f"its input '{name}' mean; leave them out"
+        )
+    return own
 
 
 def float_feed(feed: Feed, specs: Mapping[str, InputSpec]) -> dict[str, Array]:
