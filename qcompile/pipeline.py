@@ -182,7 +182,9 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
                 ),
                 simplified,
                 options,
-                lambda pruned: _evaluate(simplified, pruned, source, specs, options, run),
+                lambda pruned, known: _evaluate(
+                    simplified, pruned, source, specs, options, run, known
+                ),
                 run.stage("prune"),
                 run.dump,
             )
@@ -343,6 +345,7 @@ def _evaluate(
     specs: Mapping[str, InputSpec],
     options: CompileOptions,
     run: _Run,
+    known: Evaluation | None = None,
 ) -> Evaluation | None:
     if source.evaluation is None:
         return None
@@ -354,4 +357,5 @@ def _evaluate(
         Judging.of(options),
         options.workers or None,
         run.stage("evaluate"),
+        known,
     )
