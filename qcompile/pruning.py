@@ -35,8 +35,8 @@ MOST_STEPS = 190
 """It ends at 95 per cent."""
 
 
-Judge = Callable[[Graph], Evaluation | None]
-"""Dice of the network before pruning and of a pruned one."""
+Judge = Callable[[Graph, Evaluation | None], Evaluation | None]
+"""Dice of the network before pruning (as in the evaluation given, if any) and of a pruned one."""
 Step = Callable[[int, int], None]
 """Called with (done, total)."""
 
@@ -221,10 +221,13 @@ def compress(
         return Compression(run_passes(graph, pruner.passes(graph), dump), options)
     allowed = options.max_dice_drop or 0.0
 
+    known: Evaluation | None = None
+
     def measure(ratio: float) -> Trial:
-        evaluation = judge(run_passes(graph, pruner.at(ratio).passes(graph)))
-        assert evaluation is not None  # the options say that there are data
-        return trial(ratio, "float", evaluation, allowed)
+        nonlocal known
+        known = judge(run_passes(graph, pruner.at(ratio).passes(graph)), known)
+        assert known is not None  # the options say that there are data
+        return trial(ratio, "float", known, allowed)
 
     trials = largest_ratio(measure, step=step)
     ratio = best_ratio(trials)
@@ -268,7 +271,8 @@ def keep_gate(
 
         trials += largest_ratio(measure, found, step)
         result = compile_again(replace(options, prune=best_ratio(trials)))
-    pruning = dict(result.report.details.get("pruning", {}))
+    unpruned = pruning_summary(result.float_graph, result.float_graph)
+    pruning = dict(result.report.details.get("pruning", unpruned))
     pruning["trials"] = [*tried, *map(_plain, trials)]
     details = {**result.report.details, "pruning": pruning}
     return replace(result, report=replace(result.report, details=details))
