@@ -22,17 +22,24 @@ class Dialect(Protocol):
     quantizes_moves: ClassVar[bool]
 
     def quantize(
-        self, writer: Writer, label: str, real: str, target: str, kind: TensorType
+        self,
+        writer: Writer,
+        label: str,
+        real: str,
+        target: str,
+        kind: TensorType,
+        limited: bool = False,
     ) -> None:
         """Adds the nodes that round `real` to the codes of `kind`; `target` is the result as a
-        real number again. `label` is the operator's name."""
+        real number again. `label` is the operator's name. `limited`: nothing is beyond the lowest
+        and highest code."""
         ...
 
     def weights(self, scope: Scope, value: str, codes: Array, kind: TensorType) -> str:
         """Adds a constant of integer codes; returns its real value."""
         ...
 
-    def bias(self, scope: Scope, value: str, data: Array) -> str:
+    def bias(self, scope: Scope, value: str, data: Array, kind: TensorType) -> str:
         """Adds the bias of an operator; returns its real value."""
         ...
 

@@ -143,7 +143,8 @@ class _Export:
             real = emit_activation(scope, real)
         self.reals[op.output] = op.output
         if self._is_quantized(op):
-            self.dialect.quantize(self.writer, op.name, real, op.output, scope.kind)
+            copies = self._copies_codes(op)
+            self.dialect.quantize(self.writer, op.name, real, op.output, scope.kind, copies)
             self.unrounded[op.output] = real
             if stays_float(self.graph, op):
                 self.floats[op.output] = real
@@ -158,11 +159,14 @@ class _Export:
         kind = self.graph.output_type(op)
         if kind.is_float or kind.quantization is None:
             return False
-        inputs = self.graph.input_types(op)
-        if not isinstance(op, MOVEMENT) or any(item.is_float for item in inputs):
+        if not self._copies_codes(op):
             return True
         # A Concat of 8-bit tensors with and without a sign has 9 bits: not worth 16-bit tensors.
         return self.dialect.quantizes_moves and (kind.integer.bits <= 8 or kind.integer.bits == 16)
+
+    def _copies_codes(self, op: Op) -> bool:
+        inputs = self.graph.input_types(op)
+        return isinstance(op, MOVEMENT) and not any(item.is_float for item in inputs)
 
     def finish(
         self,

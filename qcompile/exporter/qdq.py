@@ -32,13 +32,19 @@ class Qdq:
     int4: bool = False
 
     def quantize(
-        self, writer: Writer, label: str, real: str, target: str, kind: TensorType
+        self,
+        writer: Writer,
+        label: str,
+        real: str,
+        target: str,
+        kind: TensorType,
+        limited: bool = False,
     ) -> None:
         """Real -> QuantizeLinear -> codes -> DequantizeLinear -> real."""
         storage = storage_of(target, kind, writer.opset)
         limits = code_limits(kind)
-        saturates = limits.is_per_tensor and storage.holds_exactly(limits.range)
-        if is_binary(kind):
+        saturates = limited or (limits.is_per_tensor and storage.holds_exactly(limits.range))
+        if is_binary(kind) and not limited:
             real, saturates = take_sign(writer, label, real, kind), True
         clips_codes = self.clips_codes and limits.is_per_tensor and not storage.is_wide
         if not saturates and not clips_codes:
@@ -71,11 +77,12 @@ class Qdq:
             return grouped_weights(scope, value, codes, kind, self.int4)
         return weights(scope, value, codes.astype(dtype), kind, self.int4, self.clips_codes)
 
-    def bias(self, scope: Scope, value: str, data: Array) -> str:
-        """int32 in the unit of the sum where that is fine enough, which lets onnxruntime compute
-        the whole layer in integers; otherwise, and in QCDQ, float32."""
-        stored = None if self.clips_codes else integer_bias(scope, value, data)
-        return stored or scope.writer.constant(value, data.astype(np.float32))
+    def bias(self, scope: Scope, value: str, data: Array, kind: TensorType) -> str:
+        """int32 where it counts in the unit of the sum, which lets onnxruntime compute the whole
+        layer in integers; otherwise float32."""
+        if kind.is_float:
+            return scope.writer.constant(value, data.astype(np.float32))
+        return integer_bias(scope, value, data, kind)
 
 
 class Qcdq(Qdq):

@@ -6,19 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from qcompile.exporter.dialect import real_name, scale_of
+from qcompile.exporter.dialect import real_name
 from qcompile.exporter.scope import Scope
 from qcompile.exporter.storage import weight_storage
 from qcompile.exporter.writer import WIDE_OPSET, Writer
-from qcompile.ops import ConvTranspose, SumOp
+from qcompile.ops import ConvTranspose
 from qcompile.passes.weight_rows import channel_axis, to_rows
 from qcompile.types import Array, Range, TensorType
 
-BIAS_ERROR = 1 / 64
-"""An int32 bias must be off by less than this share of an output step, else it stays float."""
-
 INT4_BITS = 4
-INT32_MAX = 2**31 - 1
 
 
 def weights(
@@ -64,20 +60,12 @@ def grouped_weights(scope: Scope, value: str, codes: Array, kind: TensorType, in
     return scope.node("Reshape", real, scope.constant("shape", shape, "int64"), part="join")
 
 
-def integer_bias(scope: Scope, value: str, data: Array) -> str | None:
-    """A bias as int32 in the unit of the sum; None where that would be too coarse, or where there
-    is no such unit because a tensor stays float."""
-    units = _sum_units(scope)
-    if units is None:
-        return None
-    codes = np.rint(data.astype(np.float64) / units)
-    error = np.abs(codes * units - data) * _steepest(scope) / scale_of(scope.kind)
-    if error.max(initial=0.0) > BIAS_ERROR or np.abs(codes).max(initial=0.0) > INT32_MAX:
-        return None
-    codes = codes.astype(np.int32)
-    writer = scope.writer
-    stored, target = writer.constant(f"{value}.codes", codes), writer.fresh(value)
-    return _dequantize(writer, f"{scope.op.name}/bias", stored, target, units, 0, codes, False)
+def integer_bias(scope: Scope, value: str, codes: Array, kind: TensorType) -> str:
+    """A bias in the unit of the sum (`OnnxGrids`); returns the real value."""
+    assert kind.quantization is not None
+    writer, scales = scope.writer, np.asarray(kind.quantization.scale, dtype=np.float32)
+    stored, target = writer.constant(value, codes.astype(np.int32)), real_name(writer, value)
+    return _dequantize(writer, f"{scope.op.name}/bias", stored, target, scales, 0, codes, False)
 
 
 def clip_codes(writer: Writer, label: str, codes: str, reach: Range, dtype: str) -> str:
@@ -120,21 +108,3 @@ def _dequantize(
         make(f"{target}.zero", zeros),
     )
     return writer.add("DequantizeLinear", operands, target, node, **attributes)
-
-
-def _sum_units(scope: Scope) -> Array | None:
-    """The real value of one unit of the exact sum, for each output channel or for all."""
-    x, weight = scope.input_type(0), scope.input_type(1)
-    if x.is_float or weight.is_float or scope.kind.is_float:
-        return None
-    assert x.quantization is not None
-    assert weight.quantization is not None
-    factor = np.float32(x.quantization.scale[0])
-    return (factor * np.asarray(weight.quantization.scale, dtype=np.float32)).astype(np.float64)
-
-
-def _steepest(scope: Scope) -> float:
-    """How much the activation enlarges an error of the sum, at most."""
-    assert isinstance(scope.op, SumOp)
-    activation = scope.op.activation
-    return max(1.0, *map(abs, activation.slope)) * max(map(abs, activation.gain))

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from qcompile.exporter.dialect import clip_floats, is_binary, real_name, scale_of
-from qcompile.exporter.scope import Scope
+from qcompile.exporter.scope import Scope, real_numbers
 from qcompile.exporter.storage import code_limits
 from qcompile.exporter.writer import Writer
 from qcompile.types import Array, IntType, TensorType
@@ -29,7 +29,13 @@ class Qonnx:
     quantizes_moves: ClassVar[bool] = False
 
     def quantize(
-        self, writer: Writer, label: str, real: str, target: str, kind: TensorType
+        self,
+        writer: Writer,
+        label: str,
+        real: str,
+        target: str,
+        kind: TensorType,
+        limited: bool = False,
     ) -> None:
         """Real -> Quant -> real."""
         node = f"{label}/quantize"
@@ -60,9 +66,9 @@ class Qonnx:
             return _bipolar(writer, node, real, target, scale)
         return _quant(writer, node, real, target, scale, kind.integer, 0)
 
-    def bias(self, scope: Scope, value: str, data: Array) -> str:
-        """As it is."""
-        return scope.writer.constant(value, data.astype(np.float32))
+    def bias(self, scope: Scope, value: str, data: Array, kind: TensorType) -> str:
+        """Its real numbers."""
+        return scope.writer.constant(value, real_numbers(data, kind))
 
 
 def _quant(

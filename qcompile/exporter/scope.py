@@ -50,16 +50,15 @@ class Scope:
         if not self.graph.is_constant(value):
             found = self.reals[value]
             return self.floats.get(value, found) if stays_float(self.graph, self.op) else found
-        data, kind = self.graph.constants[value], self.graph.types[value]
-        if not kind.is_float and kind.quantization is not None:
-            data = data.astype(np.float32) * kind.quantization.factors(data.shape)
-        return self.writer.constant(value, data.astype(np.float32))
+        data = real_numbers(self.graph.constants[value], self.graph.types[value])
+        return self.writer.constant(value, data)
 
     def parameter(self, index: int) -> Array | None:
-        """The data of a float constant; None where the operator has no such input."""
+        """The real numbers of a constant; None where the operator has no such input."""
         if len(self.op.inputs) <= index:
             return None
-        return self.graph.constants[self.op.inputs[index]]
+        value = self.op.inputs[index]
+        return real_numbers(self.graph.constants[value], self.graph.types[value])
 
     def weights(self) -> str:
         """The model's float value of the second input: codes times their scales."""
@@ -71,8 +70,11 @@ class Scope:
 
     def bias(self, index: int = 2) -> str | None:
         """The model's float value of the bias, None without one."""
-        data = self.parameter(index)
-        return None if data is None else self.dialect.bias(self, self.op.inputs[index], data)
+        if len(self.op.inputs) <= index:
+            return None
+        value = self.op.inputs[index]
+        data, kind = self.graph.constants[value], self.graph.types[value]
+        return self.dialect.bias(self, value, data, kind)
 
     def node(self, operator: str, *inputs: str, part: str = "", **attributes: Any) -> str:
         """Adds a node. The one without `part` bears the operator's own name; the others are
@@ -89,3 +91,10 @@ class Scope:
     def by_channel(self, part: str, values: Sequence[float], axis: int, rank: int) -> str:
         """Per-channel constants shaped to broadcast along `axis`."""
         return self.constant(part, per_channel(values, "float32", axis, rank))
+
+
+def real_numbers(data: Array, kind: TensorType) -> Array:
+    """A constant as float32: what its codes stand for, where it has codes."""
+    if kind.is_float or kind.quantization is None:
+        return data.astype(np.float32)
+    return np.asarray(data.astype(np.float32) * kind.quantization.factors(data.shape))

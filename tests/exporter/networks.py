@@ -87,7 +87,7 @@ def compiled(folder: Path, target: Target, **options: Any) -> CompileResult:
     path = folder / "net.onnx"
     onnx.save(small_unet(), str(path))
     np.savez(folder / "calib.npz", x=images())
-    options = {"calib": f"{folder / 'calib.npz'}:x", "effort": "fast", **options}
+    options = {"calib": f"{folder / 'calib.npz'}:x", "effort": "nearest", **options}
     return compile_model(path, CompileOptions(target=target, **options))
 
 

@@ -31,6 +31,7 @@ ort = pytest.importorskip("onnxruntime")
     [
         {"wbits": 8, "abits": 8},
         {"wbits": 4, "abits": 6},
+        {"wbits": 4, "abits": 6, "effort": "normal"},
         {"wbits": 3, "abits": 4},
         {"wbits": 16, "abits": 16},
         {"wbits": "ternary", "abits": "ternary"},
@@ -51,7 +52,8 @@ def test_every_operator_agrees(target: Target, options: dict[str, Any], tmp_path
     if options.get("abits") != 32:
         assert details["onnx_codes"] > 10_000
         assert details["onnx_codes_one_step_off"] < 0.02 * details["onnx_codes"]
-        assert details["onnx_largest_distance"] < 0.5 + 1 / 8 + 1 / 64
+    if options.get("abits") not in (16, 32):
+        assert details["onnx_largest_distance"] < 0.51
 
 
 def test_the_file_gives_in_onnxruntime_what_the_report_says(tmp_path: Path) -> None:
