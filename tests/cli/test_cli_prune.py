@@ -151,12 +151,18 @@ def test_the_largest_ratio_that_holds(
     assert tomllib.loads((tmp_path / "out/plan.toml").read_text())["options"]["prune"] == ratio
 
 
+@pytest.mark.parametrize(("limit", "left"), [(0.2, 10), (0.0, FILTERS)])
 def test_a_compiled_network_that_loses_more_gets_a_smaller_ratio(
-    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    limit: float,
+    left: int,
+    model: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def judged(result: CompileResult, options: CompileOptions) -> Trial:
         ratio = float(result.options.prune)
-        return Trial(ratio, "compiled", 0.9, ratio / 10, ratio <= 0.2)
+        return Trial(ratio, "compiled", 0.9, ratio / 10, ratio <= limit)
 
     monkeypatch.setattr(qcompile.pruning, "_compiled", judged)
     flags = ["--calib", str(data), "--data", str(data), "--prune", "auto", "--max-dice-drop", "0.1"]
@@ -165,8 +171,8 @@ def test_a_compiled_network_that_loses_more_gets_a_smaller_ratio(
     compiled = [trial["ratio"] for trial in trials if trial["network"] == "compiled"]
     assert compiled[0] > 0.2
     assert max(compiled) == compiled[0]
-    assert report["options"]["prune"] == 0.2
-    assert filters(report) == [FILTERS, 10]
+    assert report["options"]["prune"] == limit
+    assert filters(report) == [FILTERS, left]
 
 
 @pytest.mark.parametrize(
