@@ -26,10 +26,9 @@ from qcompile.data import (
 )
 from qcompile.errors import QCompileError
 from qcompile.evaluate import Evaluation, Judging, evaluate
-from qcompile.feeds import float_feed, integer_feed
+from qcompile.feeds import float_feed, input_specs, integer_feed
 from qcompile.graph import Graph
 from qcompile.importer import declared_shapes, import_model
-from qcompile.input_specs import input_specs
 from qcompile.options import CompileOptions, Effort, InputChoice
 from qcompile.passes.absorb_quantizers import AbsorbQuantizers
 from qcompile.passes.assign_formats import assign_formats
@@ -200,20 +199,18 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     quantization = Quantization(network, calibration, specs, options, images)
     if options.mean_wbits is not None:
         with run.timed("widths"):
-            feeds = [float_feed(feed, specs) for feed in source.feeds]
-            plan = mean_bits_plan(compressed, plan, feeds, options, run.stage("widths"))
+            plan = mean_bits_plan(quantization, plan, source.feeds, run.stage("widths"))
     searched: Found | None = None
     if options.budgeted and not has_grids(compressed):
         with run.timed("search"):
-            problem = Problem(
-                *(network, simplified, calibration, source.feeds, specs, options),
-                source.evaluation,
-            )
+            problem = Problem(quantization, simplified, source.feeds, source.evaluation)
             searched = search_widths(problem, run.stage("widths"), run.stage("search"))
             plan = searched.chosen.candidate.plan
     with run.timed("quantize"):
         lowered = quantization.lowered(plan, run.stage("quantize"), run.dump)
         real, quantized, integer = lowered.real, lowered.quantized, lowered.integer
+        if has_grids(compressed):
+            real = compressed  # which rounds where the model does
         plan = resolved_plan(quantized, plan)
 
     feeds = [integer_feed(feed, integer, specs) for feed in source.feeds]

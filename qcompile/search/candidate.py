@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qcompile.boundary import InputSpec
 from qcompile.data import EvaluationData
 from qcompile.errors import QCompileError
 from qcompile.evaluate import Judging, evaluate
 from qcompile.feeds import Feed
 from qcompile.graph import Graph
 from qcompile.logits import logits_sqnr
-from qcompile.options import CompileOptions
-from qcompile.passes.calibrate import Calibration
 from qcompile.quantization import Quantization
 from qcompile.search.costs_of_graph import costs_of
 from qcompile.search.jobs import Json
@@ -30,21 +27,15 @@ class Problem:
     """What all candidates of a search share; it is sent to every worker once.
 
     Attributes:
-        graph: the float graph that is quantised.
+        quantization: makes an integer network of a plan.
         reference: the float graph whose Dice counts, before pruning.
-        calibration: of `graph`.
-        feeds: raw calibration images.
-        specs: how pixels become real numbers, for each input.
-        options: the target, and how to round.
+        feeds: raw calibration images, or inputs that were generated where there are none.
         evaluation: images with labels, if there are.
     """
 
-    graph: Graph
+    quantization: Quantization
     reference: Graph
-    calibration: Calibration
     feeds: Sequence[Feed]
-    specs: Mapping[str, InputSpec]
-    options: CompileOptions
     evaluation: EvaluationData | None
 
 
@@ -60,12 +51,10 @@ def try_plan(problem: Problem, job: Json) -> Json:
 
 
 def _measured(problem: Problem, job: Json) -> Measured:
-    options = problem.options
-    lowered = Quantization(
-        problem.graph, problem.calibration, problem.specs, options, problem.feeds
-    ).lowered(plan_from_json(job["plan"]))
+    options, specs = problem.quantization.options, problem.quantization.specs
+    lowered = problem.quantization.lowered(plan_from_json(job["plan"]))
     costs = costs_of(lowered.integer, options)
-    sqnr = logits_sqnr(lowered.real, lowered.integer, problem.feeds[:SQNR_IMAGES], problem.specs)
+    sqnr = logits_sqnr(lowered.real, lowered.integer, problem.feeds[:SQNR_IMAGES], specs)
     result = dataclasses.replace(costs, sqnr_db=sqnr)
     if problem.evaluation is None:
         return result
@@ -73,7 +62,7 @@ def _measured(problem: Problem, job: Json) -> Measured:
         problem.reference,
         lowered.integer,
         problem.evaluation,
-        problem.specs,
+        specs,
         Judging.of(options),
         workers=1,
     )

@@ -5,44 +5,41 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from qcompile.graph import Graph
-from qcompile.options import CompileOptions, Effort
-from qcompile.passes.calibrate import Calibration
+from qcompile.feeds import Feed, float_feed
 from qcompile.plan import Format, Plan
+from qcompile.quantization import Quantization
 from qcompile.search.activations import output_errors
 from qcompile.search.covariances import input_covariances
 from qcompile.search.greedy import Choice, Part
 from qcompile.search.sensitivity import weight_errors
 from qcompile.search.slots import output_formats, weight_formats
-from qcompile.types import Array
 
 
 def choices_of(
-    graph: Graph,
+    quantization: Quantization,
     plan: Plan,
-    calibration: Calibration,
-    feeds: Sequence[Mapping[str, Array]],
-    options: CompileOptions,
+    feeds: Sequence[Feed],
     activations: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Choice]:
     """All slots: the weights of layers, and if `activations` the outputs of operators.
 
     Args:
-        graph: a float graph.
+        quantization: the network, and how it will be quantised.
         plan: what holds for tensors without a slot, and the widest for those with one.
-        calibration: of the graph's activations; only needed with `activations`.
-        feeds: network inputs by name, already preprocessed.
-        options: overrides, quantizer, effort and seed.
+        feeds: raw calibration images.
         activations: whether narrower activations save anything.
         progress: called with (done, total) images.
     """
-    covariances = input_covariances(graph, feeds, options.seed, progress)
-    compensated = options.effort is not Effort.NEAREST
+    options, graph = quantization.options, quantization.graph
+    images = [float_feed(feed, quantization.specs) for feed in feeds]
+    covariances = input_covariances(graph, images, options.seed, progress)
+    compensated = quantization.methods()[0].recipe.positions > 0
     formats = weight_formats(graph, plan, options)
     weights = weight_errors(graph, covariances, formats, compensated)
     found = [_choice(name, Part.WEIGHTS, errors) for name, errors in weights.items()]
     if activations:
+        calibration = quantization.calibration
         allowed = output_formats(graph, plan, options)
         outputs = output_errors(graph, calibration, covariances, allowed, options.range_method)
         found += [_choice(name, Part.OUTPUT, errors) for name, errors in outputs.items()]

@@ -29,18 +29,18 @@ WITHOUT_EFFECT = (
 def identity_of(problem: Problem) -> str:
     """Equal for problems whose plans measure the same."""
     digest = hashlib.sha256(code_digest().encode())
-    for graph in (problem.graph, problem.reference):
+    for graph in (problem.quantization.graph, problem.reference):
         _add_graph(digest, graph)
     for name, array in _arrays(problem):
         _add_array(digest, name, array)
     if problem.evaluation is not None:
         digest.update(repr((problem.evaluation.cases, problem.evaluation.tiling)).encode())
-    digest.update(_options_text(problem.options).encode())
+    digest.update(_options_text(problem.quantization.options).encode())
     return digest.hexdigest()
 
 
 def _arrays(problem: Problem) -> Iterable[tuple[str, Array]]:
-    for feed in problem.feeds:
+    for feed in (*problem.feeds, *problem.quantization.feeds):
         yield from sorted(feed.items())
     if problem.evaluation is not None:
         for image in problem.evaluation.images:

@@ -5,25 +5,22 @@ conv1 8, conv2 8, conv3 8, head 8   ->   conv1 8, conv2 4, conv3 2 (ternary), he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from qcompile.errors import UsageError
-from qcompile.graph import Graph
-from qcompile.options import CompileOptions
-from qcompile.passes.calibrate import Calibration
+from qcompile.feeds import Feed
 from qcompile.plan import Plan
+from qcompile.quantization import Quantization
 from qcompile.search.choices import choices_of
 from qcompile.search.cost import LayerSum, layers_of, weight_bits
 from qcompile.search.greedy import Limit, within
 from qcompile.search.slots import widths_plan
-from qcompile.types import Array
 
 
 def mean_bits_plan(
-    graph: Graph,
+    quantization: Quantization,
     plan: Plan,
-    feeds: Sequence[Mapping[str, Array]],
-    options: CompileOptions,
+    feeds: Sequence[Feed],
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """`plan` with widths of weights whose mean over all weights is at most `options.mean_wbits`.
@@ -31,17 +28,17 @@ def mean_bits_plan(
     First and last layers and layers with an override keep what `plan` says; they count, too.
 
     Args:
-        graph: the float graph that is quantised.
+        quantization: the network, how it will be quantised, and the options.
         plan: from `assign_formats`; its widths are the widest that are given.
-        feeds: network inputs by name, already preprocessed.
-        options: the mean, the quantizer and the seed.
+        feeds: raw calibration images.
         progress: called with (done, total) images.
 
     Raises:
         UsageError: the mean is out of reach.
     """
+    graph, options = quantization.graph, quantization.options
     assert options.mean_wbits is not None
-    choices = choices_of(graph, plan, Calibration(), feeds, options, False, progress)
+    choices = choices_of(quantization, plan, feeds, activations=False, progress=progress)
     layers = layers_of(graph, plan, frozenset(choice.slot for choice in choices))
     bits = LayerSum(layers, weight_bits)
     count = max(1, sum(layer.weights for layer in layers))

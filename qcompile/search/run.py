@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from qcompile.feeds import float_feed
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.search.candidate import Problem, try_plan
 from qcompile.search.choices import choices_of
@@ -39,17 +38,16 @@ def search_widths(
         ToolError: the cluster cannot be reached.
         OSError: results cannot be kept.
     """
-    options = problem.options
-    plan = assign_formats(problem.graph, options)
+    quantization = problem.quantization
+    options, graph = quantization.options, quantization.graph
+    plan = assign_formats(graph, options)
     named = {leading_metric(options).name}
     named |= {metric.name for metric in METRICS if getattr(options, metric.option) is not None}
     wide = options.abits.isdigit() and 8 < int(options.abits) <= 16 and "arena" in named
     choices = choices_of(
-        problem.graph,
+        quantization,
         plan,
-        problem.calibration,
-        [float_feed(feed, problem.specs) for feed in problem.feeds],
-        options,
+        problem.feeds,
         activations=wide or not named.isdisjoint(ON_ACTIVATIONS),
         progress=sensitivity,
     )
@@ -59,7 +57,7 @@ def search_widths(
         runner = DaskRunner(_in_memory(problem), try_plan, options.scheduler)
     store = Store(options.search_cache or default_folder())
     evaluator = Evaluator(identity_of(problem), runner, store, progress)
-    return WidthSearch(problem.graph, plan, options, choices, evaluator, workers).run()
+    return WidthSearch(graph, plan, options, choices, evaluator, workers).run()
 
 
 def _in_memory(problem: Problem) -> Problem:
@@ -69,4 +67,6 @@ def _in_memory(problem: Problem) -> Problem:
         images = tuple(dict(image) for image in evaluation.images)
         evaluation = replace(evaluation, images=images, labels=tuple(evaluation.labels))
     feeds = tuple(dict(feed) for feed in problem.feeds)
-    return replace(problem, feeds=feeds, evaluation=evaluation)
+    seen = tuple(dict(feed) for feed in problem.quantization.feeds)
+    quantization = replace(problem.quantization, feeds=seen)
+    return Problem(quantization, problem.reference, feeds, evaluation)

@@ -3,11 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from qcompile.boundary import InputKind, InputSpec
 from qcompile.errors import UsageError
 from qcompile.graph import Graph
 from qcompile.options import CompileOptions, LayerOverride
 from qcompile.passes.assign_formats import assign_formats
+from qcompile.passes.calibrate import Calibration
 from qcompile.plan import Plan, Quantizer
+from qcompile.quantization import Quantization
 from qcompile.search.mean_bits import mean_bits_plan
 from tests.passes.nets import Net
 
@@ -26,8 +29,10 @@ SIZES = {"first": 36, "wide": 576, "narrow": 576, "last": 8}
 def planned(options: CompileOptions) -> Plan:
     graph = network()
     generator = np.random.default_rng(0)
-    feeds = [{"x": generator.normal(size=(1, 1, 12, 12)).astype("float32")} for _ in range(3)]
-    return mean_bits_plan(graph, assign_formats(graph, options), feeds, options)
+    feeds = [{"x": generator.integers(0, 256, (1, 1, 12, 12), np.uint8)} for _ in range(3)]
+    specs = {"x": InputSpec(InputKind.UINT8)}
+    quantization = Quantization(graph, Calibration(), specs, options, feeds)
+    return mean_bits_plan(quantization, assign_formats(graph, options), feeds)
 
 
 def bits(plan: Plan) -> dict[str, int]:

@@ -65,7 +65,7 @@ class Formula:
         return Measured(
             bytes=100 + bits // 8,
             bops=sum(64 * SIZES[name] * wbits[name] * inputs[name] for name in SIZES),
-            arena=5000 if max(outputs.values()) <= 8 else 10000,
+            arena=5000 if max(outputs[name] for name in list(SIZES)[:-1]) <= 8 else 10000,
             mean_wbits=bits / sum(SIZES.values()),
             sqnr_db=30 - lost,
             dice=round(0.9 - lost / 100, 6),
