@@ -172,7 +172,7 @@ class _Lane:
         """Within low .. high."""
         low, high = self.parameters.pop("low"), self.parameters.pop("high")
         if isinstance(low, Const) and isinstance(high, Const):
-            limited = _within(self.value, Range(low.value, high.value))
+            limited = _within(self.value, self.plan.shifted, Range(low.value, high.value))
         else:
             limited = clamp(self.value, low, high, Mux)
         codes = Range(min(self.plan.lows), max(self.plan.highs))
@@ -185,10 +185,9 @@ class _Lane:
         moved = self.value + self.parameters.pop("start")
         ends = self.plan.ends
         codes = Range(min(self.plan.starts), max(self.plan.starts) + self.plan.highs[0])
-        if not ends.contains(codes):
-            if not moved.shape().signed:
-                moved = Cat(moved, 0).as_signed()
-            moved = _within(moved, ends)
+        if not moved.shape().signed:
+            moved = Cat(moved, 0).as_signed()
+        moved = _within(moved, codes, ends)
         self.value = self.registered(moved, "moved", Shape.cast(range(ends.low, ends.high + 1)))
         self.end_stage()
 
@@ -214,12 +213,20 @@ def _is(value: Value, constant: int) -> bool:
     return isinstance(value, Const) and value.value == constant
 
 
-def _within(value: Value, limits: Range) -> Value:
-    """A signed `value` limited to constants; if these are all of a type, the upper bits decide."""
+def _within(value: Value, values: Range, limits: Range) -> Value:
+    """A signed `value` of `values`, limited to constants, where it can exceed them; if these are
+    all of a type, the upper bits decide."""
+    if limits.contains(values):
+        return value
     whole = IntType.holding(limits)
     if whole.range == limits:
         return _saturated(value, whole.bits, whole.signed)
-    return Value.cast(clamp(value, limits.low, limits.high, Mux))
+    result = value
+    if values.high > limits.high:
+        result = Value.cast(Mux(value > limits.high, limits.high, result))
+    if values.low < limits.low:
+        result = Value.cast(Mux(value < limits.low, limits.low, result))
+    return result
 
 
 def _saturated(value: Value, bits: int, is_signed: bool = True) -> Value:
