@@ -105,7 +105,8 @@ def dice_text(report: Report) -> str:
     count = evaluation.images
     what = f"means over {count} image{'' if count == 1 else 's'}"
     if evaluation.case_names:
-        what += f" (slices) of {len(evaluation.case_names)} cases"
+        cases = len(evaluation.case_names)
+        what += f" (slices) of {cases} case{'' if cases == 1 else 's'}"
     text = f"{what}; {_EMPTY[evaluation.empty]}"
     halo = evaluation.tiling.halo
     if halo is not None:
