@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -18,14 +18,18 @@ import numpy as np
 from qcompile.fixed_point import EM_LOWEST, QFormat, parse_q_format
 from qcompile.graph import Op
 from qcompile.lowering.curve import Curve
-from qcompile.lowering.epilogue import curve_of
+from qcompile.lowering.epilogue import curve_of, make_epilogue
 from qcompile.lowering.staircase import Levels, SteppedEpilogue, staircase_epilogue
 from qcompile.numerics import Epilogue
 from qcompile.ops.activation import Activation
-from qcompile.types import Array, CodebookKind, IntType, Range, TensorType
+from qcompile.types import Array, CodebookKind, CodeLimits, IntType, Range, TensorType
 
 TABLE_BITS = 12
 """Tables have at most this many bits of index."""
+
+MOST_EXACT_DIGITS = 8
+"""Formats with a fraction and more digits (Q8.8) round as every epilogue does: sums within 1/16 of
+a step of a tie may go to the other neighbour, and |x| >= 2**i saturates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +98,13 @@ def published_epilogue(
     if q.fraction == 0:
         levels: Levels = _Truncated(q.paper_largest)
         return _direct(staircase_epilogue(op, curves, bounds, levels, reach))
+    if q.digits > MOST_EXACT_DIGITS:
+        limits = CodeLimits((-q.paper_largest if signed else 0,), (q.paper_largest,))
+        limited = replace(output, limits=limits)
+        return PublishedEpilogue(make_epilogue(op, units, biases, activation, limited, reach))
     whole = 1 << q.digits
     half_steps = (1 << (TABLE_BITS - (1 if signed else 0))) - 1
-    if _largest(curves, bounds, reach) < whole or half_steps < 2 * whole:
+    if _largest(curves, bounds, reach) < whole:
         levels = _Rounded(whole)
         return _direct(staircase_epilogue(op, curves, bounds, levels, reach))
     levels = _HalfSteps(half_steps)
