@@ -102,7 +102,7 @@ def test_few_levels_are_exact_for_every_sum(mode: Rounding, activation: Activati
                 real = (OP, (slope,), (bias,), activation, kind, REACH)
                 epilogue = few_levels_epilogue(*real)
                 assert epilogue is not None
-                for acc in range(REACH.low, REACH.high + 1, 16):
+                for acc in range(REACH.low, REACH.high + 1, 8):
                     value = slope * acc + bias
                     if value < 0:
                         value *= Fraction(activation.slope[0])
