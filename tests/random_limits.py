@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
 from typing import ClassVar
 
 import pytest
 
-from qcompile import pipeline
-from qcompile.boundary import InputSpec
+from qcompile import quantization
 from qcompile.graph import Graph
 from qcompile.ops import MOVEMENT, SumOp
 from qcompile.ops.code_limits import moved_limits
 from qcompile.ops.pointwise import Pointwise
-from qcompile.passes.base import Pass
 from qcompile.passes.lower_to_integer import LowerToInteger
 from qcompile.types import CodebookKind, CodeLimits, Range, TensorType
+from qcompile.verifier import verify
 
 FREE = (CodebookKind.UNIFORM, CodebookKind.TERNARY)
 """Codebooks from which codes may be missing."""
@@ -74,9 +73,12 @@ class AddLimits:
 def added_limits(seed: int) -> Iterator[None]:
     """Whatever is compiled here gets limits before it is lowered."""
 
-    def passes(specs: Mapping[str, InputSpec]) -> tuple[Pass, ...]:
-        return (AddLimits(seed), LowerToInteger(specs))
+    class Limited(LowerToInteger):
+        def run(self, graph: Graph) -> Graph:
+            limited = AddLimits(seed).run(graph)
+            verify(limited)
+            return super().run(limited)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "lower_passes", passes)
+        patch.setattr(quantization, "LowerToInteger", Limited)
         yield
