@@ -58,12 +58,14 @@ class Moments:
 class Grid:
     """Codes -limit..limit times one scale for each filter.
 
-    `power_of_two` scales are 2**n. `sweeps` of coordinate descent follow each of `rounds` scale
-    refits; `solves` says whether w* is computed, or the float weights are taken for it.
+    `power_of_two` scales are 2**n; a given `scale` is that of all filters. `sweeps` of coordinate
+    descent follow each of `rounds` scale refits; `solves` says whether w* is computed, or the float
+    weights are taken for it.
     """
 
     limit: int
     power_of_two: bool = False
+    scale: float | None = None
     rounds: int = 2
     sweeps: int = 2
     solves: bool = True
@@ -122,6 +124,8 @@ def best_scales(target: Array, importance: Array, grid: Grid) -> Array:
     """For each filter the scale [G, R] with the least squared rounding error of its weights
     [G, R, K], each weight counting as its input's second moment [G, K] says."""
     largest = np.abs(target).max(axis=2)
+    if grid.scale is not None:
+        return np.full(largest.shape, grid.scale)
     largest = np.where(largest > 0, largest, 1.0)
     widest = largest / grid.limit
     if grid.power_of_two:

@@ -211,6 +211,7 @@ class Compensation:
         return Grid(
             _element(chosen).high,
             chosen.power_of_two_scale,
+            None if chosen.q is None else chosen.q.step,
             recipe.rounds if few else min(1, recipe.rounds),
             recipe.sweeps if few else 0,
             recipe.solves,

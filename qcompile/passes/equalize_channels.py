@@ -132,7 +132,13 @@ class _Analysis:
         names = [op.name for op in domain.writers]
         layers = [self.options.plan.layers.get(name) for name in names]
         known = all(op.output in self.options.calibration.values for op in domain.writers)
-        return known and all(layer is not None and not layer.output.is_float for layer in layers)
+        return known and all(
+            layer is not None
+            and not layer.output.is_float
+            # A format by name is one of the tensor as the network has it.
+            and layer.output.given_scale is None
+            for layer in layers
+        )
 
     def _ratios(self, domain: Domain) -> Array:
         """Factors of the channels relative to one another, with geometric mean 1."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qcompile.fixed_point import parse_q_format
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer
 
 Json = dict[str, Any]
@@ -46,8 +47,9 @@ def _layer(entry: Json) -> LayerPlan:
 
 
 def _format_text(chosen: Format) -> list[Any]:
-    return [chosen.bits, chosen.quantizer.value]
+    return [chosen.bits, chosen.quantizer.value, None if chosen.q is None else str(chosen.q)]
 
 
-def _format(pair: list[Any]) -> Format:
-    return Format(int(pair[0]), Quantizer(pair[1]))
+def _format(entry: list[Any]) -> Format:
+    bits, quantizer, q = entry
+    return Format(int(bits), Quantizer(quantizer), None if q is None else parse_q_format(q, "plan"))
