@@ -172,7 +172,8 @@ def _volume(slices: list[_Slice], name: str) -> VolumeFile:
     bytes_only = all(item.bits <= 8 and not item.signed for item in ordered)
     deep = np.int16 if first.signed else np.uint16
     element: np.dtype[np.generic] = np.dtype(np.uint8 if plain and bytes_only else deep)
-    result = element if element == np.uint8 else np.dtype(np.int32 if plain else np.float32)
+    whole = np.int32 if all(item.bits <= 16 for item in ordered) else np.int64
+    result = element if element == np.uint8 else np.dtype(whole if plain else np.float32)
     acquired: int | str = 0
     if affine is not None and not colour:
         acquired = orientation(affine, label)

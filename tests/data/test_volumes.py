@@ -297,3 +297,12 @@ def test_folders_without_images(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="hold no images"):
         items_of(save_series(tmp_path / "s", patient(), change))
+
+
+def test_many_bits_do_not_wrap(tmp_path: Path) -> None:
+    def change(at: int, tags: Any) -> None:
+        tags.BitsAllocated, tags.BitsStored, tags.HighBit = 32, 32, 31
+        tags.PixelData = (np.arange(48, dtype=np.uint32) + np.uint32(2**31 + at)).tobytes()
+
+    found = slices_of(save_series(tmp_path / "s", patient(), change, intercept=0))
+    assert found.min() == np.float32(2**31)
