@@ -23,7 +23,7 @@ from qcompile.types import Shape
 LEFT, TOP, RIGHT = 84, 10, 16
 TALLEST, SHORTEST, SIDE_ROW = 118, 58, 50
 """Heights of bars: finest level, coarsest, and those in a second row."""
-COLUMN_GAP = 13
+COLUMN_GAP = 11
 BAND_GAP = 12
 DISC = 18
 """Diameter of the layers that only move or combine tensors."""
