@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
@@ -16,6 +17,10 @@ from qcompile.passes.base import until_stable
 from qcompile.passes.bypass import bypass
 from qcompile.passes.imported_codes import take_codes
 from qcompile.types import Codebook, CodebookKind, CodeLimits, Range, TensorType
+
+FINER_BITS = 15
+WIDEST_FINE = 30
+"""Fraction bits of a value that several quantizers read, and the most bits it may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +36,40 @@ class AbsorbQuantizers:
 
         %y = Conv 'c'(%x, @w.codes, @b.codes) activation=relu
 
-    Through operators that only move values a quantizer goes to their inputs. Where something else
-    reads %t as well, or %t is on another grid already, a `Rescale` stays to change the grid.
+    Through operators that only move values a quantizer goes to their inputs. Where %t is on another
+    grid already, or something else reads it as well, a `Rescale` stays to change the grid; a value
+    that several quantizers read in different ways gets a grid of its own, much finer than theirs.
     """
 
     name: ClassVar[str] = "absorb-quantizers"
 
     def run(self, graph: Graph) -> Graph:
-        return take_codes(until_stable(until_stable(graph, _merge_twins), _absorb_one))
+        for step in (_move_one, _merge_twins, _absorb_one):
+            graph = until_stable(graph, step)
+        return take_codes(graph)
+
+
+def _move_one(graph: Graph) -> Graph | None:
+    """Quantizers go through movement to the real numbers that are moved."""
+    for op in graph.ops:
+        source = op.inputs[0]
+        producer = graph.producers.get(source)
+        if (
+            isinstance(op, FakeQuantize)
+            and isinstance(producer, MOVEMENT)
+            and not op.binary
+            and graph.only_consumer(source) is op
+            and not _on_grid(graph, source)
+        ):
+            return _through_movement(graph, op, producer, graph.output_type(op))
+    return None
+
+
+def _on_grid(graph: Graph, value: str) -> bool:
+    producer = graph.producers.get(value)
+    if isinstance(producer, MOVEMENT):
+        return all(_on_grid(graph, source) for source in producer.inputs)
+    return isinstance(producer, FakeQuantize) or graph.types[value].quantization is not None
 
 
 def _merge_twins(graph: Graph) -> Graph | None:
@@ -139,7 +170,33 @@ def _into_producer(graph: Graph, op: FakeQuantize) -> Graph:
         rewriter.remove(op)
         rewriter.redirect(op.output, source)
         return rewriter.finish()
+    if isinstance(producer, SumOp | Pointwise) or source in graph.inputs:
+        return _on_finer_grid(graph, op)
     return _as_rescale(graph, op)
+
+
+def _on_finer_grid(graph: Graph, op: FakeQuantize) -> Graph:
+    """Several quantizers and nothing else read a value: it is kept so finely that rounding it
+    first makes no difference but within 2**-16 steps of a tie."""
+    source = op.inputs[0]
+    readers = [reader for reader in graph.consumers[source] if isinstance(reader, FakeQuantize)]
+    if len(readers) < len(graph.consumers[source]) or source in graph.outputs:
+        return _as_rescale(graph, op)
+    ends = [code * reader.scale for reader in readers for code in (reader.low, reader.high)]
+    step = min(reader.scale for reader in readers)
+    bits = math.ceil(math.log2(max(map(abs, ends)) / step))
+    step = step * 2.0 ** -max(0, min(FINER_BITS, WIDEST_FINE - bits))
+    fine = FakeQuantize(
+        name="",
+        inputs=(source,),
+        outputs=(source,),
+        scale=step,
+        low=math.floor(min(0.0, *ends) / step),
+        high=math.ceil(max(ends) / step),
+    )
+    rewriter = Rewriter(graph)
+    rewriter.set_type(source, fine.annotated(graph.types[source]))
+    return rewriter.finish()
 
 
 def _written_by(graph: Graph, op: FakeQuantize, producer: Op, kind: TensorType) -> Graph:

@@ -17,7 +17,7 @@ from qcompile.types import TensorType
 
 WIDEST = 31
 INNER_BITS = 16
-"""Of values that are only rounded again, to a grid of the model."""
+"""Of the values between those that have a grid of the model: it computes them in floats."""
 
 COMPILE_FLOAT = "leave it out, or compile the float model"
 
@@ -53,6 +53,9 @@ def check_quantised(graph: Graph, options: CompileOptions) -> None:
 def imported_plan(graph: Graph, plan: Plan, options: CompileOptions) -> Plan:
     """The plan, with the formats of the model itself wherever it has them.
 
+    The values between those have 16 bits unless the options name a width: other tools leave them
+    float. Weights on no grid have the widths that the options say.
+
     Args:
         graph: a float graph after `AbsorbQuantizers`; one without grids changes nothing.
         plan: what the options say.
@@ -66,11 +69,15 @@ def imported_plan(graph: Graph, plan: Plan, options: CompileOptions) -> Plan:
     _check(graph, options)
     inputs = {name: _planned(graph, name, layer) for name, layer in plan.inputs.items()}
     layers = {}
+    partly = any(is_imported(graph.output_type(op)) for op in graph.ops)
+    partly = partly and options.abits == DEFAULT_WIDTH
     for op in graph.ops:
         layer = _planned(graph, op.output, plan.layers[op.name])
         if isinstance(op, WEIGHTED) and is_imported(graph.types[op.inputs[1]]):
             layer = dataclasses.replace(layer, weights=None)
-        if not layer.imported and not layer.output.is_float and _only_rounded_again(graph, op):
+        own = layer.imported or options.layer_override(op.name).abits is not None
+        inner = partly or _only_rounded_again(graph, op)
+        if inner and not own and layer.output.bits < INNER_BITS:
             layer = dataclasses.replace(layer, output=Format(INNER_BITS, Quantizer.SCALED))
         layers[op.name] = layer
     return Plan(inputs, layers)
