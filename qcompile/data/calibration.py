@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from qcompile.boundary import channels
+from qcompile.data.array_images import array_items, input_key
 from qcompile.data.arrays import ArrayFile, open_arrays
+from qcompile.data.dicom import is_dicom
 from qcompile.data.fitting import PLAIN, finite, fit_image, fitted_shape
 from qcompile.data.folders import ReadingOptions, find_sources, image_items
-from qcompile.data.intensity import gives_floats, windowed
 from qcompile.data.item import Item
 from qcompile.data.nifti import is_nifti
 from qcompile.data.pictures import PICTURE_SUFFIXES
 from qcompile.data.tiling import Tiling, cut_tile, grid_of
-from qcompile.data_options import Window
 from qcompile.errors import DataError
 from qcompile.feeds import Feed
-from qcompile.types import Array, Shape
+from qcompile.types import Shape
 
 CALIBRATION_KEYS = ("train_x", "x", "images", "val_x")
 T = TypeVar("T")
@@ -56,11 +55,8 @@ def read_calibration(
                 f"{path}: images feed one input, this network has {len(names)}; "
                 f"give a .npz with one array for each input name"
             )
-        sources = find_sources(path)
-        found = [
-            item for source in sources for item in image_items(source, inputs[names[0]], options)
-        ]
-        return {names[0]: found}
+        found = image_items(find_sources(path), inputs[names[0]], options)
+        return {names[0]: [item for items in found for item in items]}
     source = open_arrays(path)
     keys = (
         {names[0]: _calibration_key(source, names[0], key)}
@@ -81,39 +77,7 @@ def is_image_source(path: Path) -> bool:
 
 
 def _is_image_file(path: Path) -> bool:
-    from qcompile.data.dicom import is_dicom
-
     return path.suffix.lower() in PICTURE_SUFFIXES or is_nifti(path) or is_dicom(path)
-
-
-def array_items(
-    images: Array, label: str, options: ReadingOptions, cases: Sequence[str] | None = None
-) -> list[Item]:
-    """The images of an array [N, ...]; with percentiles, each has its own.
-
-    Raises:
-        DataError: there are none, or integers of more than 8 bits without a window.
-    """
-    if images.ndim < 1 or len(images) == 0:
-        raise DataError(f"{label}: holds no images")
-    if images.dtype.kind == "b":
-        raise DataError(f"{label}: has elements of type bool; give uint8 pixels or floats")
-    is_float = gives_floats(images.dtype, options.window, label)
-    window = options.window
-    return [
-        Item(
-            f"{label} image {at}",
-            f"image {at}" if cases is None else cases[at],
-            images.shape[1:],
-            is_float,
-            partial(_array_image, images, at, window, label),
-        )
-        for at in range(len(images))
-    ]
-
-
-def _array_image(images: Array, at: int, window: Window | None, label: str) -> Array:
-    return windowed(images[at], window, f"{label} image {at}")
 
 
 def _calibration_key(source: ArrayFile, name: str, key: str) -> str:
@@ -123,21 +87,6 @@ def _calibration_key(source: ArrayFile, name: str, key: str) -> str:
         if candidate in source.keys:
             return candidate
     return source.keys[0]
-
-
-def input_key(source: ArrayFile, name: str) -> str:
-    """The array of one of several inputs.
-
-    Raises:
-        DataError: there is none.
-    """
-    for candidate in (name, f"in/{name}"):
-        if candidate in source.keys:
-            return candidate
-    raise DataError(
-        f"{source.path.name}: has no array for input '{name}'; networks with several inputs need "
-        f"one array for each, by name"
-    )
 
 
 def calibration_feeds(

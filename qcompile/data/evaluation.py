@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from qcompile.boundary import channel_axis, channels
+from qcompile.data.array_images import array_items, input_key
 from qcompile.data.arrays import ArrayFile, open_arrays
-from qcompile.data.calibration import array_items, input_key
 from qcompile.data.fitting import PLAIN, finite, fit_image, fitted_shape
 from qcompile.data.folders import (
     ReadingOptions,
@@ -158,16 +158,14 @@ def load_pairs(
             f"--images: feeds one input, this network has {len(shapes)}; give a .npz with --data"
         )
     ((name, shape),) = shapes.items()
-    found: list[Item] = []
-    labels: list[Item] = []
-    several = False
-    for image, mask in _pairs(images, masks):
-        items = image_items(image, channels(shape), options)
-        belonging = mask_items(image, mask, options)
-        check_pages(image, items, belonging)
-        several = several or len(items) > 1
-        found += items
-        labels += belonging
+    pairs = _pairs(images, masks)
+    parts = image_items([image for image, _ in pairs], channels(shape), options)
+    belonging = mask_items(pairs, options)
+    for (image, _), items, its_masks in zip(pairs, parts, belonging, strict=True):
+        check_pages(image, items, its_masks)
+    several = any(len(items) > 1 for items in parts)
+    found = [item for items in parts for item in items]
+    labels = [label for its_masks in belonging for label in its_masks]
     kinds = {item.is_float for item in found}
     if len(kinds) > 1:
         raise DataError(

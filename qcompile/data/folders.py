@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcompile.data.dicom import is_dicom, open_series
+from qcompile.data.intensity import Stretch
 from qcompile.data.item import Item, LastRead
 from qcompile.data.nifti import is_nifti, nifti_stem, open_nifti
 from qcompile.data.pictures import PICTURE_SUFFIXES, picture_items, picture_masks
@@ -20,6 +21,7 @@ from qcompile.data.volume import (
 )
 from qcompile.data_options import Window
 from qcompile.errors import DataError
+from qcompile.types import Array
 
 MAX_FILES = 100_000
 
@@ -104,29 +106,40 @@ def _sources(files: Sequence[Path], folder: str) -> list[Source]:
     return found
 
 
-def image_items(source: Source, channels: int, options: ReadingOptions) -> list[Item]:
-    """The images of a source: pages or slices.
+def image_items(
+    sources: Sequence[Source], channels: int, options: ReadingOptions
+) -> list[list[Item]]:
+    """The images of each source: pages or slices. One volume at a time is kept in memory.
 
     Raises:
-        DataError: it cannot be read so.
+        DataError: a source cannot be read so.
     """
-    if isinstance(source.content, Path):
-        return picture_items(source.content, channels, options.window)
-    return volume_items(
-        source.content,
-        cut_for(source.content, options.slices),
-        options.window,
-        LastRead(),
-        whole=options.whole,
-    )
+    cache: LastRead[tuple[Array, Stretch | None]] = LastRead()
+    found = []
+    for source in sources:
+        if isinstance(source.content, Path):
+            found.append(picture_items(source.content, channels, options.window))
+            continue
+        cut = cut_for(source.content, options.slices)
+        items = volume_items(source.content, cut, options.window, cache, whole=options.whole)
+        found.append(items)
+    return found
 
 
-def mask_items(image: Source, mask: Source, options: ReadingOptions) -> list[Item]:
-    """The masks that belong to the images of `image`, cut alike.
+def mask_items(pairs: Sequence[tuple[Source, Source]], options: ReadingOptions) -> list[list[Item]]:
+    """The masks of each pair of image and mask, cut like the image. One volume at a time is kept in
+    memory.
 
     Raises:
-        DataError: they lie or are cut differently.
+        DataError: a mask lies or is cut differently.
     """
+    cache: LastRead[Array] = LastRead()
+    return [_masks_of(image, mask, options, cache) for image, mask in pairs]
+
+
+def _masks_of(
+    image: Source, mask: Source, options: ReadingOptions, cache: LastRead[Array]
+) -> list[Item]:
     if isinstance(mask.content, Path):
         return picture_masks(mask.content)
     if isinstance(image.content, Path):
@@ -136,7 +149,7 @@ def mask_items(image: Source, mask: Source, options: ReadingOptions) -> list[Ite
     image_cut = cut_for(image.content, options.slices)
     mask_cut = _like(mask.content, image.content, options.slices)
     check_same_place(image.content, image_cut, mask.content, mask_cut)
-    return volume_masks(mask.content, mask_cut, LastRead(), whole=options.whole)
+    return volume_masks(mask.content, mask_cut, cache, whole=options.whole)
 
 
 def _like(mask: VolumeFile, image: VolumeFile, slices: int | str | None) -> Cut:

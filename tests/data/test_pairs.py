@@ -203,6 +203,9 @@ def test_only_the_volume_at_hand_is_in_memory(tmp_path: Path) -> None:
         for image in fresh.images:
             assert image["in"].shape == (1, 8, 6)
         assert [path.name for path in reads] == ["a.nii", "b.nii"]
+        _ = fresh.images[0], fresh.images[5], fresh.labels[0], fresh.labels[6]
+        # The first volume was let go when the second one was read.
+        assert [path.parent.name for path in reads[2:]] == ["i", "i", "m", "m"]
     assert len(data.images) == 8
 
 

@@ -11,7 +11,7 @@ from qcompile.data.tiling import Tiling, choose_tiling, cut_tile, grid_of
 from qcompile.errors import UsageError
 from qcompile.graph import Graph
 from qcompile.importer import import_model
-from qcompile.options import CompileOptions
+from qcompile.options import CompileOptions, Effort, Target
 from qcompile.pipeline import compile_model
 from qcompile.receptive_field import receptive_field
 from qcompile.sim.executor import Executor
@@ -82,7 +82,14 @@ def integer_graphs(layers: Layers, folder: Path, size: tuple[int, int]) -> tuple
     images = np.random.default_rng(3).integers(0, 256, (4, 48, 32), dtype=np.uint8)
     np.savez(folder / "c.npz", x=images)
     small = {"input": (1, 1, 48, 32)}
-    options = CompileOptions(target="sim", calib=folder / "c.npz", input_shapes=small, abits=6)  # type: ignore[arg-type]
+    # Weights go to the nearest code, so that both sizes have the same ones.
+    options = CompileOptions(
+        target=Target.SIM,
+        calib=str(folder / "c.npz"),
+        input_shapes=small,
+        abits="6",
+        effort=Effort.NEAREST,
+    )
     first = compile_model(path, options)
     first.write(folder / "first")
     from qcompile.config import resolve

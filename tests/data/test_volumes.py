@@ -24,7 +24,7 @@ ORIENTATIONS = ("RAS", "LPS", "LAS", "PIR", "SRA", "ASL")
 
 
 def items_of(path: Path, options: ReadingOptions = RAW) -> list[Item]:
-    return [item for source in find_sources(path) for item in image_items(source, 1, options)]
+    return [item for items in image_items(find_sources(path), 1, options) for item in items]
 
 
 def slices_of(path: Path, options: ReadingOptions = RAW) -> Array:
