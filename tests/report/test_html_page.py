@@ -8,8 +8,12 @@ from html.parser import HTMLParser
 
 import pytest
 
+from qcompile.data_options import EmptyDice
+from qcompile.evaluate import Evaluation
+from qcompile.report.html.dice import dice_picture
 from qcompile.report.html.page import subtitle, tiles, to_html
-from tests.report.made import EVIL, layer, report
+from qcompile.report.metrics import ClassScore, Overlap, scores_from
+from tests.report.made import EVIL, evaluation, layer, report
 
 VOID = {"meta", "input", "img", "br", "link"}
 
@@ -129,3 +133,47 @@ def test_pruning_is_told_where_there_was_some() -> None:
     assert "20 of 80 (ratio 0.25)" in texts
     assert "1,000 before, 600 after (-40.0%)" in texts
     assert "Pruning" not in Page(to_html(report())).texts
+
+
+def test_the_table_of_classes() -> None:
+    picture = dice_picture(report())
+    assert picture is not None
+    first, second, mean = picture.rows[:3]
+    assert (first.label, first.shape, first.before, first.after) == (
+        "class 1", "circle", "0.9524", "0.8485",
+    )  # fmt: skip
+    assert first.change == "−0.1039"
+    assert first.lost
+    assert second.shape != first.shape
+    assert second.colour != first.colour
+    assert mean.label == "mean"
+    assert len(picture.dots) == 6
+    losses = [bar.is_loss for bar in picture.changes.bars]
+    assert losses == [True, False, False]
+    small = dataclasses.replace(
+        report(), evaluation=dataclasses.replace(evaluation(), quantized_scores=almost())
+    )
+    again = dice_picture(small)
+    assert again is not None
+    assert not any(row.lost for row in again.rows)
+
+
+def test_images_that_do_not_count_have_no_mark() -> None:
+    counts = [(Overlap(3, 8, 4),), (Overlap(0, 2, 0),), (Overlap(4, 8, 4),)]
+    scores = scores_from(counts, (1,), empty=EmptyDice.SKIP)
+    picture = dice_picture(dataclasses.replace(report(), evaluation=Evaluation(scores, scores)))
+    assert picture is not None
+    assert len(picture.dots) == len(picture.changes.bars) == 2
+
+
+def almost() -> tuple[ClassScore, ...]:
+    """The scores of the float network, a pixel of a thousand worse."""
+    return tuple(
+        dataclasses.replace(
+            score,
+            images=tuple(
+                Overlap(1000 * i.common - 1, 1000 * i.total, i.wanted) for i in score.images
+            ),
+        )
+        for score in evaluation().float_scores
+    )

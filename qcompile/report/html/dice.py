@@ -12,7 +12,7 @@ from qcompile.report.columns import NOTHING
 from qcompile.report.document import Report
 from qcompile.report.examples import per_image
 from qcompile.report.html.overlays import class_colour
-from qcompile.report.html.scales import Axis, linear_axis, minus, number
+from qcompile.report.html.scales import NOTABLE, Axis, linear_axis, minus, number
 from qcompile.report.metrics import ClassScore
 from qcompile.report.summary import dice_rows, dice_text
 
@@ -162,7 +162,7 @@ def _row(cells: tuple[str, ...], shape: str, colour: str) -> ClassRow:
     title, before, after, change, pooled_before, pooled_after = cells
     difference = 0.0 if change == NOTHING else float(change)
     # Of all measures only distances are better when they are smaller.
-    lost = difference > 0 if title.endswith("Hausdorff") else difference < 0
+    lost = difference > 0 if title.endswith("Hausdorff") else difference < -NOTABLE
     pooled = "" if pooled_before == NOTHING else f"{pooled_before} → {pooled_after}"
     return ClassRow(title, shape, colour, before, after, minus(change), lost, pooled)
 

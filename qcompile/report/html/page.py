@@ -20,15 +20,13 @@ from qcompile.report.html.names import plain
 from qcompile.report.html.network import network_picture
 from qcompile.report.html.network_faces import modes
 from qcompile.report.html.overlays import overlays
-from qcompile.report.html.scales import amount_text, bytes_text, minus
+from qcompile.report.html.scales import NOTABLE, amount_text, bytes_text, minus
 from qcompile.report.html.trade_off import reason_rows, trade_off_picture
 from qcompile.report.pruned import pruning_lines
 from qcompile.report.summary import calibration_text, verification_text
 
 MANY = 3
 """Widths that are listed; more are a range."""
-NOTABLE = 0.005
-"""Change of Dice that gets a colour; validation sets of tens of images say no less."""
 
 
 @dataclass(frozen=True, slots=True)

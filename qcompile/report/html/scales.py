@@ -27,6 +27,9 @@ UNKNOWN = Swatch("#c3c9d0", DARK_INK, "not measured")
 FLOATS = Swatch("#c3c9d0", DARK_INK, "float")
 NO_WEIGHTS = Swatch("#c3c9d0", DARK_INK, "no weights")
 
+NOTABLE = 0.005
+"""Change of Dice that gets a colour; validation sets of tens of images tell no less."""
+
 SQNR_BOUNDS = (10.0, 15.0, 20.0, 25.0, 30.0, 40.0)
 SQNR_SWATCHES = (
     Swatch("#d73027", LIGHT_INK, "under 10"),
