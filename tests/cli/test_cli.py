@@ -24,7 +24,8 @@ FLAGS = (
     "--input-scale --input-mean --input-std --data --metric-threshold --min-dice --max-dice-drop "
     "--prune --config --verify --dump-ir --list-passes --list-ops --report --entry --seed "
     "--verbose --quiet --version --output-kind --data-keys --device --clock --target-fps "
-    "--multipliers --fold --fifos --synth --list-devices"
+    "--multipliers --fold --fifos --synth --list-devices --mean-wbits --max-bytes --max-bops "
+    "--max-arena --max-luts --max-ram-bits --scheduler --search-cache"
 )
 
 
