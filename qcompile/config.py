@@ -179,6 +179,7 @@ def plan_text(
     options: CompileOptions,
     plan: Plan,
     comment: str = "",
+    notes: Mapping[str, str] | None = None,
 ) -> str:
     """The resolved options and the plan as TOML that `--config` reads.
 
@@ -186,6 +187,7 @@ def plan_text(
         options: the resolved options; paths are left out.
         plan: formats, with the scales found by calibration.
         comment: a headline, e.g. the model's base name.
+        notes: operator name -> a comment on its table.
     """
     import tomli_w
 
@@ -216,7 +218,13 @@ def plan_text(
         if layer.signed is not None:
             table["signed"] = layer.signed
         document["layer"].append(table)
-    return header + "\n" + tomli_w.dumps(document)
+    layers = document.pop("layer")
+    parts = [header, tomli_w.dumps(document)]
+    for table in layers:
+        note = (notes or {}).get(table["name"])
+        start = "" if note is None else f"# {_printable(note)}\n"
+        parts.append(f"{start}[[layer]]\n{tomli_w.dumps(table)}")
+    return "\n".join(parts)
 
 
 def options_table(options: CompileOptions) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from qcompile.output import write_files
 from qcompile.plan import Plan
 from qcompile.prune_options import IMPORTANCE_FILE
 from qcompile.report.document import Report
+from qcompile.report.format_notes import format_notes
 from qcompile.report.html.page import to_html
 from qcompile.report.markdown import to_markdown
 from qcompile.search.found import Found
@@ -65,7 +66,12 @@ class CompileResult:
             "report.json": self.report.to_json(),
             "report.md": to_markdown(self.report),
             "report.html": to_html(self.report),
-            "plan.toml": plan_text(self.options, self.plan, f"Model: {self.report.model}"),
+            "plan.toml": plan_text(
+                self.options,
+                self.plan,
+                f"Model: {self.report.model}",
+                format_notes(self.report.layers),
+            ),
             "timings.json": json.dumps(timings, indent=2) + "\n",
         }
 
