@@ -1,19 +1,27 @@
 """How far an output pixel sees, and by what shifts of the image the output merely shifts.
 
-Along one axis, the positions of a value repeat: `Footprint` holds, for the positions of one period,
-the lowest and the highest input pixel that each depends on. Borders are left out: an image is
-taken as endless, since a tile at the border of an image is at its own border, too.
+Every axis of every value that is one of the image's gets a `Footprint`. Borders are left out: an
+image is taken as endless, since a tile at the border of an image is at its own border, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from qcompile.boundary import channel_axis
 from qcompile.errors import UsageError
+from qcompile.footprint import (
+    Footprint,
+    all_of,
+    copied,
+    linear_readers,
+    nearest_readers,
+    transposed,
+    window,
+)
 from qcompile.graph import Graph, Op
 from qcompile.ops import (
     POINTWISE,
@@ -27,9 +35,9 @@ from qcompile.ops import (
     DepthToSpace,
     Dequantize,
     Div,
+    FakeQuantize,
     GroupNorm,
     LinearResize,
-    LinearTaps,
     Lookup,
     MatMul,
     MaxPool,
@@ -48,90 +56,6 @@ from qcompile.ops import (
 from qcompile.types import Shape
 
 MOST_POSITIONS = 1 << 14
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """What the positions of a value see along one axis.
-
-    Attributes:
-        axis: which spatial axis of the input.
-        period: input pixels after which everything repeats.
-        low: lowest input pixel for each position of a period; position p + len(low) sees the same
-            `period` pixels further.
-        high: likewise the highest.
-    """
-
-    axis: int
-    period: int
-    low: tuple[int, ...]
-    high: tuple[int, ...]
-
-    def longer(self, times: int) -> Footprint:
-        """The same with a period that is `times` as long."""
-        shifts = [step * self.period for step in range(times)]
-        return Footprint(
-            self.axis,
-            self.period * times,
-            tuple(low + shift for shift in shifts for low in self.low),
-            tuple(high + shift for shift in shifts for high in self.high),
-        )
-
-    def reading(
-        self, positions: int, taps: Callable[[int], Sequence[int]], period: int
-    ) -> Footprint:
-        """What an operator sees whose position p reads positions `taps(p)` of this value.
-
-        Args:
-            positions: of the result in a period.
-            taps: not empty for at least one position.
-            period: of the result in input pixels.
-        """
-        low, high = [], []
-        for p in range(positions):
-            seen = [self._at(tap) for tap in taps(p)]
-            # Positions between the taps of a transposed convolution see nothing.
-            low.append(min((first for first, _ in seen), default=math.inf))
-            high.append(max((last for _, last in seen), default=-math.inf))
-        centre = [Fraction(p * period, positions) for p in range(positions)]
-        return Footprint(
-            self.axis,
-            period,
-            tuple(
-                int(x) if math.isfinite(x) else math.ceil(c)
-                for x, c in zip(low, centre, strict=True)
-            ),
-            tuple(
-                int(x) if math.isfinite(x) else math.floor(c)
-                for x, c in zip(high, centre, strict=True)
-            ),
-        )
-
-    def _at(self, position: int) -> tuple[int, int]:
-        turn, place = divmod(position, len(self.low))
-        shift = turn * self.period
-        return self.low[place] + shift, self.high[place] + shift
-
-    def joined(self, other: Footprint) -> Footprint | None:
-        """What sees all that both see; None if they have different steps or axes."""
-        if self.axis != other.axis or self.period * len(other.low) != other.period * len(self.low):
-            return None
-        common = math.lcm(self.period, other.period)
-        one, two = self.longer(common // self.period), other.longer(common // other.period)
-        return Footprint(
-            self.axis,
-            common,
-            tuple(map(min, one.low, two.low)),
-            tuple(map(max, one.high, two.high)),
-        )
-
-    @property
-    def halo(self) -> int:
-        """How far the positions of a value of the input's own size see, at most."""
-        return max(
-            max(p - low, high - p)
-            for p, (low, high) in enumerate(zip(self.low, self.high, strict=True))
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +130,7 @@ def _seen(op: Op, graph: Graph, values: Mapping[str, _Value]) -> _Value:
     rank = len(graph.output_type(op).shape)
     if not inputs:
         return _Value((None,) * rank)
-    if isinstance(op, (Add, Mul, Div, *POINTWISE, Concat, *_SAME)):
+    if isinstance(op, (*_JOINING, *_SAME)):
         return _joined(op, graph, values, rank)
     value = inputs[0]
     result = _moved(op, graph, value)
@@ -217,15 +141,45 @@ def _seen(op: Op, graph: Graph, values: Mapping[str, _Value]) -> _Value:
     return result
 
 
-_SAME = (Affine, Dequantize, GroupNorm, Lookup, MatMul, Quantize, Rescale, Softmax, Threshold)
-"""Whatever else they do, position p of the result belongs to position p of the input."""
+_JOINING = (Add, Mul, Div, Concat)
+_SAME: tuple[type[Op], ...] = (
+    *POINTWISE,
+    Affine,
+    Dequantize,
+    FakeQuantize,
+    GroupNorm,
+    Lookup,
+    MatMul,
+    Quantize,
+    Rescale,
+    Softmax,
+    Threshold,
+)
+"""Whatever else they do, position p of the result belongs to position p of the first input."""
+_MOVING: tuple[type[Op], ...] = (
+    Conv,
+    ConvTranspose,
+    MaxPool,
+    AveragePool,
+    NearestResize,
+    LinearResize,
+    Pad,
+    Slice,
+    Transpose,
+    DepthToSpace,
+    ReduceMean,
+    ArgMax,
+    Reshape,
+)
+FOLLOWED: tuple[type[Op], ...] = (*_JOINING, *_SAME, *_MOVING)
+"""Every operator whose positions can be followed; through others they are lost."""
 
 
 def _joined(op: Op, graph: Graph, values: Mapping[str, _Value], rank: int) -> _Value:
     """Operators on the same positions of all inputs, with broadcasting."""
     whole = next((values[n].whole for n in op.inputs if n in values and values[n].whole), None)
     axes: list[Footprint | None] = [None] * rank
-    for name in op.inputs[: None if isinstance(op, (Add, Mul, Div, Concat)) else 1]:
+    for name in op.inputs[: None if isinstance(op, _JOINING) else 1]:
         shape = graph.types[name].shape
         for axis in range(-len(shape), 0):
             if name not in values:
@@ -237,7 +191,7 @@ def _joined(op: Op, graph: Graph, values: Mapping[str, _Value], rank: int) -> _V
             axes[axis] = item if item is not None else so_far
     for name in op.inputs:
         shape = graph.types[name].shape
-        if isinstance(op, (Add, Mul, Div)) and name not in values:
+        if isinstance(op, _JOINING) and name not in values:
             # A constant that differs from place to place does not move with the image.
             differing = (
                 shape[axis] > 1 and axes[axis] is not None for axis in range(-len(shape), 0)
@@ -266,7 +220,7 @@ def _moved(op: Op, graph: Graph, value: _Value) -> _Value | None:
         ):
             return _Value((None,) * len(shape), value.whole or op)
         moved = [
-            item and _window(item, *sizes)
+            item and window(item, *sizes)
             for item, *sizes in zip(
                 value.axes[2:], kernel, op.strides, op.dilations, op.pads_begin, strict=True
             )
@@ -277,7 +231,7 @@ def _moved(op: Op, graph: Graph, value: _Value) -> _Value | None:
         if value.axes[1] is not None:
             return None
         moved = [
-            item and _transposed(item, *sizes)
+            item and transposed(item, *sizes)
             for item, *sizes in zip(
                 value.axes[2:], kernel, op.strides, op.dilations, op.pads_begin, strict=True
             )
@@ -293,50 +247,13 @@ def _moved(op: Op, graph: Graph, value: _Value) -> _Value | None:
     if isinstance(op, Transpose):
         return replace(value, axes=tuple(value.axes[axis] for axis in op.permutation))
     if isinstance(op, DepthToSpace):
-        up = [item and _copied(item, op.block) for item in value.axes[2:]]
+        up = [item and copied(item, op.block) for item in value.axes[2:]]
         return replace(value, axes=(None, None, *up)) if value.axes[1] is None else None
     if isinstance(op, (ReduceMean, ArgMax)):
         return _reduced(op, value)
     if isinstance(op, Reshape):
         return _reshaped(value, shape, op.shape)
     return None
-
-
-def _window(item: Footprint, kernel: int, stride: int, dilation: int, begin: int) -> Footprint:
-    longer = item.longer(stride // math.gcd(len(item.low), stride))
-    taps = [k * dilation - begin for k in range(kernel)]
-    return longer.reading(
-        len(longer.low) // stride, lambda p: [p * stride + tap for tap in taps], longer.period
-    )
-
-
-def _transposed(item: Footprint, kernel: int, stride: int, dilation: int, begin: int) -> Footprint:
-    def taps(p: int) -> list[int]:
-        reached = [p + begin - k * dilation for k in range(kernel)]
-        return [at // stride for at in reached if at % stride == 0]
-
-    return item.reading(len(item.low) * stride, taps, item.period)
-
-
-def _copied(item: Footprint, times: int) -> Footprint:
-    return item.reading(len(item.low) * times, lambda p: [p // times], item.period)
-
-
-_Place = Callable[[int, Fraction], Fraction]
-_COORDINATES: tuple[_Place, ...] = (
-    lambda p, ratio: (p + Fraction(1, 2)) * ratio - Fraction(1, 2),  # half_pixel
-    lambda p, ratio: p * ratio,  # asymmetric
-)
-_ROUNDINGS: tuple[Callable[[Fraction], int], ...] = (
-    math.floor,
-    math.ceil,
-    lambda x: math.ceil(x - Fraction(1, 2)),
-    lambda x: math.floor(x + Fraction(1, 2)),
-)
-
-
-Reader = Callable[[int], list[int]]
-"""Output position -> the input positions it is made of, taking the axis as endless."""
 
 
 def _resized(op: NearestResize | LinearResize, value: _Value, shape: Shape) -> _Value | None:
@@ -350,60 +267,22 @@ def _resized(op: NearestResize | LinearResize, value: _Value, shape: Shape) -> _
             continue
         if isinstance(op, NearestResize):
             positions = len(op.sources[axis])
-            readers = _nearest_readers(op.sources[axis], shape[axis + 2])
+            readers = nearest_readers(op.sources[axis], shape[axis + 2])
         else:
             positions = len(op.taps[axis].first)
-            readers = _linear_readers(op.taps[axis], shape[axis + 2])
+            readers = linear_readers(op.taps[axis], shape[axis + 2])
         if not readers:
             return None
         ratio = Fraction(shape[axis + 2], positions)
         longer = item.longer(ratio.numerator // math.gcd(len(item.low), ratio.numerator))
-        axes.append(longer.reading(int(len(longer.low) / ratio), _all_of(readers), longer.period))
+        axes.append(longer.reading(int(len(longer.low) / ratio), all_of(readers), longer.period))
     return replace(value, axes=tuple(axes))
-
-
-def _all_of(readers: Sequence[Reader]) -> Reader:
-    """What any of the rules reads: they give the same positions inside, and may differ beyond."""
-    return lambda p: [at for reader in readers for at in reader(p)]
-
-
-def _nearest_readers(sources: Sequence[int], size: int) -> list[Reader]:
-    """Every rule that gives these sources."""
-    ratio = Fraction(size, len(sources))
-
-    def reader(place: _Place, rounded: Callable[[Fraction], int]) -> Reader:
-        return lambda p: [rounded(place(p, ratio))]
-
-    found = [reader(place, rounded) for place in _COORDINATES for rounded in _ROUNDINGS]
-    return [
-        read
-        for read in found
-        if all(at == min(max(read(p)[0], 0), size - 1) for p, at in enumerate(sources))
-    ]
-
-
-def _linear_readers(taps: LinearTaps, size: int) -> list[Reader]:
-    """Every rule that gives these taps."""
-    ratio = Fraction(size, len(taps.first))
-    found = [
-        first + weight * (second - first)
-        for first, second, weight in zip(taps.first, taps.second, taps.weights, strict=True)
-    ]
-
-    def reader(place: _Place) -> Reader:
-        return lambda p: [math.floor(place(p, ratio)), math.ceil(place(p, ratio))]
-
-    return [
-        reader(place)
-        for place in _COORDINATES
-        if all(at == min(max(place(p, ratio), 0), size - 1) for p, at in enumerate(found))
-    ]
 
 
 def _shifted(value: _Value, starts: Sequence[int]) -> _Value:
     """Position p of the result is position p + start of the input."""
     axes = [
-        item and _window(item, 1, 1, 1, -start)
+        item and window(item, 1, 1, 1, -start)
         for item, start in zip(value.axes, starts, strict=True)
     ]
     return replace(value, axes=tuple(axes))
@@ -413,7 +292,7 @@ def _sliced(op: Slice, value: _Value) -> _Value | None:
     if any(item is not None and step < 1 for item, step in zip(value.axes, op.steps, strict=True)):
         return None  # mirrored
     axes = [
-        item and _window(item, 1, step, 1, -start)
+        item and window(item, 1, step, 1, -start)
         for item, start, step in zip(value.axes, op.starts, op.steps, strict=True)
     ]
     return replace(value, axes=tuple(axes))

@@ -11,13 +11,15 @@ from qcompile.data.tiling import Tiling, choose_tiling, cut_tile, grid_of
 from qcompile.errors import UsageError
 from qcompile.graph import Graph
 from qcompile.importer import import_model
+from qcompile.ops import ANNOTATIONS, OPERATORS
 from qcompile.options import CompileOptions, Effort, Target
 from qcompile.pipeline import compile_model
-from qcompile.receptive_field import receptive_field
+from qcompile.receptive_field import FOLLOWED, receptive_field
 from qcompile.sim.executor import Executor
 from qcompile.types import Array
 from tests.data.networks import (
     Layers,
+    Maker,
     aligned_corners,
     gated,
     pooled_unet,
@@ -65,6 +67,19 @@ def test_networks_that_no_halo_makes_equal(tmp_path: Path) -> None:
     for halo in ("auto", "8"):
         with pytest.raises(UsageError, match="followed through LinearResize 'resize"):
             choose_tiling(graph, halo)
+
+
+def test_every_operator_is_followed() -> None:
+    assert {*OPERATORS, *ANNOTATIONS} <= set(FOLLOWED)
+
+
+def test_constants_that_differ_from_place_to_place(tmp_path: Path) -> None:
+    def placed(make: Maker) -> str:
+        ramp = make.constant(np.arange(32, dtype=np.float32).reshape(1, 1, 1, 32))
+        return make.conv(make.node("Add", [make.conv("input", (1, 1)), ramp]), (1, 2))
+
+    with pytest.raises(UsageError, match=r"Add 'add\d' sees the whole image"):
+        choose_tiling(network(placed, tmp_path, 32, 32), "auto")
 
 
 def test_a_halo_by_number_keeps_the_stride(tmp_path: Path) -> None:

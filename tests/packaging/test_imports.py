@@ -30,7 +30,7 @@ LAYERS = (
     },
     {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
     | {"printer", "verifier", "verify_integer", "verify_limits", "fold_file"}
-    | {"importance_file", "receptive_field"},
+    | {"importance_file", "receptive_field", "footprint"},
     {"backends"},
     {
         "config",
