@@ -83,7 +83,7 @@ def sweep(
         UsageError: there are no data, or a ratio is out of range.
         QCompileError: a compilation failed; the message says at which ratio.
     """
-    if options.data is None and options.masks is None:
+    if not options.has_evaluation:
         raise UsageError("sweep: needs --data, images with labels to measure Dice on")
     if options.budgeted:
         raise UsageError("sweep: takes widths, not budgets of them; give --wbits and --abits")

@@ -23,12 +23,14 @@ from qcompile.passes.move_transposes import MoveTransposes
 from qcompile.passes.prune_costs import PruneCosts
 from qcompile.passes.prune_filters import PruneFilters
 from qcompile.passes.reader_errors import Feeds, GivenScores, reader_errors
-from qcompile.passes.refit_readers import RefitReaders
+from qcompile.passes.refit_readers import RefitReaders, peak_bytes
 from qcompile.prune_options import AUTO, PruneMethod, parse_amount
 from qcompile.result import CompileResult
 
 MOST_IMAGES = 16
 """Calibration images that scores and refitting use."""
+MOST_BYTES = 3 << 30
+"""Of all their values at a time: of very large images, fewer are used."""
 STEPS = 200
 """The search for a ratio is as fine as one part in this many."""
 MOST_STEPS = 190
@@ -95,7 +97,7 @@ def make_pruner(
                 bits[name] = layer.weights.bits
     images: Feeds = ()
     if options.prune_refit or options.prune_method is PruneMethod.ERROR:
-        images = _spread(feeds(), MOST_IMAGES)
+        images = _spread(feeds(), min(MOST_IMAGES, MOST_BYTES // peak_bytes(simplified)))
     importance: Importance
     if options.prune_method is PruneMethod.ERROR:
         importance = GivenScores(reader_errors(simplified, images, options.seed, step))
@@ -117,7 +119,7 @@ def make_pruner(
 
 def _spread(feeds: Feeds, most: int) -> Feeds:
     """At most `most` of them, evenly over all."""
-    count = min(most, len(feeds))
+    count = max(1, min(most, len(feeds)))
     return [feeds[index * len(feeds) // count] for index in range(count)]
 
 

@@ -26,6 +26,18 @@ UNCHANGED = 1e-6
 """Layers whose relative error is below this saw nothing of the pruning."""
 
 
+def peak_bytes(graph: Graph) -> int:
+    """The most that one image's values take at a time, running operator after operator."""
+    last = {value: op.name for op in graph.ops for value in op.inputs}
+    alive = peak = sum(graph.types[name].storage_bytes for name in graph.inputs)
+    for op in graph.ops:
+        alive += graph.output_type(op).storage_bytes
+        peak = max(peak, alive)
+        done = [name for name in dict.fromkeys(op.inputs) if not graph.is_constant(name)]
+        alive -= sum(graph.types[name].storage_bytes for name in done if last[name] == op.name)
+    return peak
+
+
 @dataclass(frozen=True, slots=True)
 class RefitReaders:
     """Fits the weights behind removed filters to the outputs of the network before pruning.

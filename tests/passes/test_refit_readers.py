@@ -14,7 +14,7 @@ from qcompile.passes.channel_classes import channel_classes
 from qcompile.passes.masked_constants import masked_constants
 from qcompile.passes.prune_filters import PruneFilters
 from qcompile.passes.reader_errors import GivenScores, reader_errors
-from qcompile.passes.refit_readers import RefitReaders
+from qcompile.passes.refit_readers import RefitReaders, peak_bytes
 from qcompile.passes.remove_channels import remove_channels
 from qcompile.sim.executor import Executor
 from qcompile.types import Array
@@ -142,6 +142,15 @@ def test_where_nothing_was_removed_nothing_changes() -> None:
             after = fitted.by_name[op.name]
             for name, other in zip(op.inputs[1:], after.inputs[1:], strict=True):
                 np.testing.assert_array_equal(graph.constants[name], fitted.constants[other])
+
+
+def test_bytes_of_an_image() -> None:
+    net = Net(x=(1, 2, 10, 10))
+    a = net.conv("a", "x", 4)
+    b = net.conv("b", a, 3)
+    graph = net.graph(net.add("joined", Concat, a, b, axis=1))
+    # While they are joined: a (4 channels), b (3) and both together (7).
+    assert peak_bytes(graph) == 14 * 100 * 4
 
 
 def test_it_is_deterministic() -> None:
