@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -70,6 +72,8 @@ _problem: list[Any] = []
 
 
 def _prepare(problem: Any) -> None:
+    # Ctrl-C reaches every process of the terminal; only the first one has something to say.
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
     limit_threads(1)
     _problem[:] = [problem]
 

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,3 +38,36 @@ def test_an_error_of_a_job_is_an_error_here() -> None:
 
 def test_no_jobs_start_no_processes() -> None:
     assert not list(LocalRunner(1, workers.fail, 2).run({}))
+
+
+INTERRUPTED = """
+from qcompile.search.local_runner import LocalRunner
+from tests.search import workers
+
+try:
+    jobs = {str(value): {"value": value} for value in range(9)}
+    for name, result in LocalRunner(1, workers.growing_double, 2).run(jobs):
+        print(name, flush=True)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
+
+def test_ctrl_c_ends_everything_at_once_and_quietly() -> None:
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=root,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() in ("0", "1")  # both processes are at work
+    start = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert out.splitlines()[-1] == "stopped"
+    assert err == ""
+    assert time.monotonic() - start < 20  # the jobs left would take 30 seconds and more

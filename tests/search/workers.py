@@ -13,8 +13,9 @@ def double(problem: int, job: dict[str, Any]) -> dict[str, Any]:
     return {"result": problem * job["value"]}
 
 
-def slow_double(problem: int, job: dict[str, Any]) -> dict[str, Any]:
-    time.sleep(0.3)
+def growing_double(problem: int, job: dict[str, Any]) -> dict[str, Any]:
+    """The first two are done at once, later ones take half a minute."""
+    time.sleep(0 if job["value"] < 2 else 30)
     return double(problem, job)
 
 
