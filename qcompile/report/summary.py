@@ -90,6 +90,7 @@ def _row(
     )
 
 
+_OVER = {DiceOver.CASE: "cases", DiceOver.POOLED: "all pixels together"}
 _EMPTY = {
     EmptyDice.ONE: "images without a class, in mask and prediction, count 1",
     EmptyDice.ZERO: "images without a class, in mask and prediction, count 0",
@@ -108,6 +109,8 @@ def dice_text(report: Report) -> str:
         cases = len(evaluation.case_names)
         what += f" (slices) of {cases} case{'' if cases == 1 else 's'}"
     text = f"{what}; {_EMPTY[evaluation.empty]}"
+    if evaluation.over is not DiceOver.IMAGE:
+        text += "; totals and gates: " + _OVER[evaluation.over]
     halo = evaluation.tiling.halo
     if halo is not None:
         exact = "equal to whole images" if evaluation.tiling.exact else "less than the network sees"

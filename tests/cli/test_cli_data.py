@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from qcompile.cli import run
@@ -25,7 +27,7 @@ from qcompile.data_options import (
 from qcompile.errors import UsageError
 from qcompile.options import CompileOptions
 from tests.data.networks import pooled_unet, save
-from tests.data.volumes import SPACING, save_nifti, save_series
+from tests.data.volumes import SPACING, blob, patient, save_nifti, save_series
 
 
 def bright(shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
@@ -82,6 +84,7 @@ def test_volumes_from_two_formats(
     assert "class 1, cases" in said
     assert "objects 1, Hausdorff" in said
     assert "means over 8 images (slices) of 2 cases; images whose mask lacks a class" in said
+    assert "totals and gates: cases" in said
     assert "tiles with a halo of" in said
     assert document["options"]["window"] == "-160,240"
     assert document["options"]["dice_over"] == "case"
@@ -90,6 +93,29 @@ def test_volumes_from_two_formats(
     assert run([*map(str, arguments), "--target", "sim", "-o", str(tmp_path / "o2")]) == 2
     assert "leave nothing of a tile of 16" in capsys.readouterr().err
     assert SPACING[2] == 2
+
+
+def test_whole_volumes_for_networks_of_three_axes(tmp_path: Path) -> None:
+    generator = np.random.default_rng(4)
+    weights = generator.normal(0, 0.2, (2, 1, 3, 3, 3)).astype(np.float32)
+    node = helper.make_node("Conv", ["input", "w"], ["output"], "conv", pads=[1] * 6)
+    shape = [1, 1, 4, 8, 6]
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 2, 4, 8, 6])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(tmp_path / "n.onnx"))
+    image = save_nifti(tmp_path / "i.nii", patient())
+    mask = save_nifti(tmp_path / "m.nii", blob(), "LSA")
+    given = ("--window", "p1,p99", "--calib", image, "--images", image, "--masks", mask)
+    document = compiled(tmp_path, tmp_path / "n.onnx", *given)
+    assert document["dice"]["images"] == 1
+    assert document["calibration"]["images"] == 1
+    assert document["dice"]["cases"] is None
 
 
 def test_folders_of_pictures_with_a_gate(
