@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from qcompile.boundary import InputKind, InputSpec
+from qcompile.errors import Unsupported, UnsupportedError
 from qcompile.exporter.activation import emit_activation
 from qcompile.exporter.boundary import emit_input
 from qcompile.exporter.dialect import Dialect
@@ -22,9 +23,10 @@ from qcompile.exporter.writer import IR_VERSIONS, LOWEST_OPSET, Writer, value_in
 from qcompile.graph import Graph, Op
 from qcompile.lowering.islands import stays_float
 from qcompile.ops import MOVEMENT, SumOp
-from qcompile.types import TensorType
+from qcompile.types import CodebookKind, TensorType
 
 PRODUCER = "qcompile"
+ADVICE = "use another --quantizer for activations, such as fixed, or --abits 32"
 
 DIALECTS: Mapping[str, type[Dialect]] = {"qdq": Qdq, "qcdq": Qcdq, "qonnx": Qonnx}
 
@@ -98,8 +100,9 @@ def export_model(
         version: of qcompile.
 
     Raises:
-        UnsupportedError: a tensor is wider than ONNX can say.
+        UnsupportedError: a tensor is wider than ONNX can say, or rounds in another way.
     """
+    _check_rounding(graph)
     chosen: Dialect = Qdq(int4) if dialect == Qdq.name else DIALECTS[dialect]()
     export = _Export(graph, chosen, LOWEST_OPSET)
     export.run(specs, pixels)
@@ -111,6 +114,19 @@ def export_model(
     taken = {name for name in graph.inputs if specs[name].kind is InputKind.UINT8}
     pixel_inputs = frozenset(taken if pixels else ())
     return ExportedModel(graph, proto, export.reals, export.unrounded, pixel_inputs)
+
+
+def _check_rounding(graph: Graph) -> None:
+    """Quantizers of ONNX round to the nearest code; published fixed-point activations do not."""
+    found = [
+        Unsupported(op.kind, op.name, f"its output rounds as {book.name} does", ADVICE)
+        for op in graph.ops
+        if (book := graph.output_type(op).codebook) is not None
+        and book.kind in (CodebookKind.FXP_PAPER, CodebookKind.FXP_EM)
+        and not isinstance(op, MOVEMENT)
+    ]
+    if found:
+        raise UnsupportedError(found, "ONNX export")
 
 
 class _Export:

@@ -81,6 +81,16 @@ def test_hardware_refuses_codes_that_are_too_wide(net: Path) -> None:
         compiled(net, "fxp-em", "Q0.4", "Q6.0", Target.HDL)
 
 
+@pytest.mark.parametrize("target", [Target.QDQ, Target.QONNX])
+def test_onnx_has_no_such_rounding(net: Path, target: Target) -> None:
+    """A quantizer of ONNX rounds to the nearest code, which truncation is not."""
+    with pytest.raises(
+        UnsupportedError, match=r"its output rounds as fxp-paper Q6\.0 does"
+    ) as caught:
+        compiled(net, "fxp-paper", "Q0.4", "Q6.0", target)
+    assert len(caught.value.items) == 8
+
+
 def test_the_report_names_formats_levels_and_bits(net: Path) -> None:
     """33 levels are 6 bits, in the table and in the sizes: Q0.4 is not called 4 bits."""
     found = rows(compile_net(net, quantizer="fxp-paper"))
