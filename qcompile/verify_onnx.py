@@ -22,15 +22,16 @@ from qcompile.exporter.storage import code_limits
 from qcompile.exporter.unchained import Unchained, runnable, unchain
 from qcompile.feeds import Feed, float_feed
 from qcompile.graph import Graph
-from qcompile.ops import GroupNorm, Softmax
+from qcompile.lowering.sums import ADD_WEIGHT_BITS
+from qcompile.ops import Add, Div, GroupNorm, Softmax
 from qcompile.sim.executor import Executor
 from qcompile.types import Array, TensorType, per_channel
 
 MOST_STEPS = 1
 """Largest difference between a code of the model and the simulator's, given the same inputs."""
 
-WIDE_BITS = 14
-"""Norms and softmax of more bits may differ by one step more."""
+COMPOSITES = (GroupNorm, Softmax, Div)
+COMPOSITE_BITS = 8
 
 FLOAT_LIMIT = 1e-3
 """Largest difference of a tensor that stays float, relative to its largest magnitude."""
@@ -234,7 +235,7 @@ def _compare_operators(
             )
         comparison.codes += difference.size
         comparison.differing += int(np.count_nonzero(difference))
-        if value in apart.unrounded and kind.quantization is not None and not is_binary(kind):
+        if value in apart.unrounded and _is_rounded_sum(graph, value):
             source = apart.unrounded[value]
             real = found[source] if source in found else given[source]
             distance = _distance(real, expected, kind)
@@ -242,11 +243,23 @@ def _compare_operators(
 
 
 def _most_steps(graph: Graph, value: str) -> int:
-    """One, or two: the neighbour of a binary code, and norms and softmax of more bits than the 14
-    or 15 of fraction that their integer forms have."""
+    """One; two for the neighbour of a binary code. Norms, softmax and division, whose integer forms
+    are approximations, get two steps of an 8-bit grid, and sums of two 16-bit tensors, whose
+    weights have 14 bits, four steps more."""
+    kind, producer = graph.types[value], graph.producers.get(value)
+    bits = kind.integer.bits
+    if isinstance(producer, COMPOSITES) and bits > COMPOSITE_BITS:
+        return 2 << (bits - COMPOSITE_BITS)
+    if isinstance(producer, Add) and bits > ADD_WEIGHT_BITS:
+        return MOST_STEPS + (1 << (bits - ADD_WEIGHT_BITS))
+    return MOST_STEPS + int(is_binary(kind))
+
+
+def _is_rounded_sum(graph: Graph, value: str) -> bool:
+    """Whether the simulator's code is a real number that was rounded once."""
     kind = graph.types[value]
-    is_composite = isinstance(graph.producers.get(value), GroupNorm | Softmax)
-    return MOST_STEPS + int(is_binary(kind) or (is_composite and kind.integer.bits > WIDE_BITS))
+    is_composite = isinstance(graph.producers.get(value), COMPOSITES)
+    return kind.quantization is not None and not is_composite and not is_binary(kind)
 
 
 def _distance(real: Array, codes: Array, kind: TensorType) -> float:

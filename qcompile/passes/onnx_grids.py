@@ -13,15 +13,15 @@ from typing import ClassVar
 import numpy as np
 
 from qcompile.graph import Graph, Op, Rewriter
+from qcompile.lowering.epilogue import make_epilogue
 from qcompile.lowering.islands import stays_float
+from qcompile.lowering.published import published_format
 from qcompile.lowering.sums import exact_sum
+from qcompile.numerics import Thresholds
 from qcompile.ops import Conv, ConvTranspose, MatMul, SumOp
 from qcompile.types import Array, IntType, Quantization, Rounding, TensorType
 
-WIDEST_SUM = 37
-"""Bits of a sum that may be multiplied by 24 bits: the rest of 64 is for bias and rounding."""
-
-INT32 = IntType(32)
+INT32, INT64 = IntType(32), IntType(64).range
 
 BIAS_ERROR = 1 / 64
 """A bias may be moved by at most this share of an output step."""
@@ -33,10 +33,10 @@ class OnnxGrids:
 
     For a target that is an ONNX model, before the plan is written and the graph is lowered: file,
     plan and simulator then say the same numbers, the simulator rounds where a float32
-    implementation of the model does, and the file imported again gives the same integers. Outputs
-    of sums too wide for multipliers of 24 bits keep the usual ones. With `integer_biases`, biases
-    become multiples of the unit of their sum (input scale times weight scale) where they are moved
-    by no more than 1/64 output step.
+    implementation of the model does, and the file imported again gives the same integers. Where
+    products with multipliers of 24 bits would exceed 64 bits, the usual ones stay. With
+    `integer_biases`, biases become multiples of the unit of their sum (input scale times weight
+    scale) where they are moved by no more than 1/64 output step.
     """
 
     name: ClassVar[str] = "onnx-grids"
@@ -87,10 +87,13 @@ def _imported(kind: TensorType) -> TensorType:
 
 
 def _is_exact(graph: Graph, op: Op) -> bool:
-    """Whether 24 bits of factor fit into 64-bit products."""
+    """Whether factors of 24 bits fit into 64-bit products."""
     if not isinstance(op, SumOp) or stays_float(graph, op):
         return True
-    lowered = exact_sum(graph, op, _imported(graph.output_type(op)))
+    kind = _imported(graph.output_type(op))
+    if published_format(kind) is not None:
+        return False
+    lowered = exact_sum(graph, op, kind)
     values = [
         value
         for value in lowered.op.inputs
@@ -98,10 +101,12 @@ def _is_exact(graph: Graph, op: Op) -> bool:
     ]
     kinds = [graph.types[value] for value in values]
     constants = [graph.constants.get(value) for value in values]
-    for position, data, kind in lowered.constants:
-        kinds.insert(position, kind)
+    for position, data, constant in lowered.constants:
+        kinds.insert(position, constant)
         constants.insert(position, data)
-    return lowered.op.reach(kinds, constants).magnitude.bit_length() <= WIDEST_SUM
+    reach = lowered.op.reach(kinds, constants)
+    epilogue = make_epilogue(op, lowered.units, lowered.biases, op.activation, kind, reach)
+    return isinstance(epilogue, Thresholds) or INT64.contains(epilogue.product_range())
 
 
 def _sum_units(graph: Graph, op: Op) -> Array | None:

@@ -69,7 +69,7 @@ def plain_unet() -> onnx.ModelProto:
         {"wbits": 8, "abits": 8},
         {"wbits": 4, "abits": 6},
         {"wbits": "ternary", "abits": 5},
-        {"wbits": 3, "abits": 4, "effort": "normal"},
+        {"wbits": 3, "abits": 5, "effort": "normal"},
         {"wbits": 5, "abits": 8, "quantizer": "fixed"},
     ],
     ids=str,

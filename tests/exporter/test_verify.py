@@ -147,3 +147,11 @@ def test_float_inputs_are_quantized_with_the_same_scale(tmp_path: Path) -> None:
     floats = np.arange(256, dtype=np.float32) / np.float32(255)
     np.testing.assert_array_equal(np.rint(floats / scale), np.arange(256))
     assert InputSpec().kind is InputKind.UINT8
+
+
+@pytest.mark.parametrize("quantizer", ["fxp-paper", "fxp-em"])
+def test_formats_that_onnx_cannot_say_are_refused(quantizer: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        UnsupportedError, match=rf"ONNX export does not support .* rounds as {quantizer}"
+    ):
+        compiled(tmp_path, Target.QDQ, quantizer=quantizer, wbits="Q0.4", abits="Q6.0")
