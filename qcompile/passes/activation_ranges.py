@@ -12,7 +12,7 @@ from qcompile.numerics import round_half_up
 from qcompile.options import RangeMethod
 from qcompile.passes.calibrate import Statistics
 from qcompile.passes.fake_quantize import quantized
-from qcompile.types import CodebookKind, CodeLimits, IntType
+from qcompile.types import Array, CodebookKind, CodeLimits, IntType
 
 PERCENTILE = 99.99
 GRID = np.linspace(0.15, 1.0, 52)
@@ -23,13 +23,18 @@ POWERS_BELOW = 6
 class Member:
     """One of the tensors that share a scale: its statistics and the codes it may take.
 
-    `start` says where the codes of each channel begin, if not at the element's lowest.
+    Attributes:
+        start: where the codes of each channel begin, if not at the element's lowest.
+        energy: how much an error in each channel matters; None if all matter alike.
+        centred: whether a constant error of a channel does not count, since biases take it up.
     """
 
     statistics: Statistics
     element: IntType
     kind: CodebookKind
     start: Start | None = None
+    energy: Array | None = None
+    centred: bool = False
 
     def limits(self, scale: float) -> CodeLimits | None:
         return None if self.start is None else self.start.limits(scale, self.element)
@@ -111,5 +116,18 @@ def _rounded(scale: float, power_of_two: bool) -> float:
 
 def _error(member: Member, scale: float) -> float:
     sample = member.statistics.sample
-    held = quantized(sample, scale, member.element, member.limits(scale))
-    return float(np.square(held - sample).mean())
+    if member.centred and member.start is not None:
+        # Every channel starts on a code: its shift will be moved there.
+        shift = np.asarray(member.start.shift, np.float32)
+        limits = member.limits(scale)
+        assert limits is not None
+        rises = np.asarray(member.start.rises)
+        codes = np.where(rises, limits.low, limits.high).astype(np.float32)
+        moved = sample + (codes * np.float32(scale) - shift)
+        error = quantized(moved, scale, member.element, limits) - moved
+    else:
+        error = quantized(sample, scale, member.element, member.limits(scale)) - sample
+    of_channel = error.var(axis=0) if member.centred else np.square(error).mean(axis=0)
+    if member.energy is not None:
+        of_channel = of_channel * member.energy
+    return float(of_channel.mean())

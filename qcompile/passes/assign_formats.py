@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from qcompile.errors import UsageError
 from qcompile.graph import Graph, Op
-from qcompile.ops import MOVEMENT, WEIGHTED, ArgMax, SumOp, Threshold
+from qcompile.ops import MOVEMENT, WEIGHTED, Add, ArgMax, SumOp, Threshold
 from qcompile.options import CompileOptions, InputChoice, LayerOverride
 from qcompile.passes.carried_formats import carried_formats
 from qcompile.passes.imported_formats import imported_plan
@@ -25,13 +25,17 @@ RESULT_BITS = 16
 """Sums that nothing but the user (or the choice of a class) reads: more steps cost next to nothing
 there, and 8 bits would be the largest error of a well quantized network."""
 
+TERM_BITS = 8
+"""Least width of values that are nothing but terms of sums: they are rounded once more behind."""
+
 
 def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
     """The plan of a simplified float graph.
 
     First and last layers (weighted operators with none before, or none behind them) keep
     `first_last_bits` where that is wider than the rest; so do graph inputs and the outputs of all
-    operators with no weighted one behind them. Overrides replace what these rules say.
+    operators with no weighted one before or behind them. Results have 16 bits, terms of a sum at
+    least 8. Overrides replace what these rules say.
 
     Raises:
         UsageError: a width does not fit its quantizer, or an override matches nothing.
@@ -45,6 +49,7 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
     _check_matches(options.layers, [op.name for op in graph.ops], "layer", "operator")
     _check_matches(options.inputs, graph.inputs, "input", "graph input")
     ends, tail = first_and_last(graph)
+    head = _before_weights(graph)
     inputs: dict[str, LayerPlan] = {}
     for name in graph.inputs:
         plain = activation if activation.is_float else _wider(boundary, activation)
@@ -76,12 +81,34 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
                 is_result = isinstance(op, SumOp) and _is_result(graph, op)
                 result = Format(RESULT_BITS, plain_ends) if is_result else boundary
                 plain = _wider(result, activation)
+            elif op.name in head and not activation.is_float:
+                plain = _wider(boundary, activation)
+            elif _is_term(graph, op) and activation.bits < TERM_BITS:
+                plain = _wider(Format(TERM_BITS, plain_ends), activation)
             output = override.output_format(plain, uniform.value)
         layers[op.name] = LayerPlan(output, weights, override.scale, override.signed)
     plan = carried_formats(
         graph, Plan(inputs, layers), lambda name: options.layer_override(name).abits is not None
     )
     return imported_plan(graph, plan, options)
+
+
+def _before_weights(graph: Graph) -> frozenset[str]:
+    """Operators that no weighted one is before (or is one): they make the first layer's input."""
+    behind: set[str] = set()
+    found = set()
+    for op in graph.ops:
+        if isinstance(op, WEIGHTED) or behind.intersection(op.inputs):
+            behind.update(op.outputs)
+        else:
+            found.add(op.name)
+    return frozenset(found)
+
+
+def _is_term(graph: Graph, op: Op) -> bool:
+    """Whether a value is only added to others: no product gets wider with it."""
+    readers = graph.consumers[op.output]
+    return bool(readers) and all(isinstance(reader, Add) for reader in readers)
 
 
 def _is_result(graph: Graph, op: Op) -> bool:

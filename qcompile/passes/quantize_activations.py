@@ -44,6 +44,7 @@ from qcompile.options import RangeMethod
 from qcompile.passes.activation_ranges import Member, Start, choose_scale
 from qcompile.passes.calibrate import Calibration, Statistics
 from qcompile.passes.imported_formats import is_imported
+from qcompile.passes.reader_energy import reader_energy
 from qcompile.passes.signs import nonnegative_values
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer
 from qcompile.types import (
@@ -268,7 +269,10 @@ class _Annotator:
                 )
             start = self._start(value, chosen)
             element = self._element(value, chosen, start)
-            members.append(Member(statistics, element, chosen.codebook(element).kind, start))
+            kind = chosen.codebook(element).kind
+            energy = reader_energy(self.graph, value) if self.options.snap else None
+            member = Member(statistics, element, kind, start, energy, energy is not None)
+            members.append(member)
         power_of_two = any(chosen.power_of_two_scale for _, chosen in placed)
         return choose_scale(members, self.options.method, power_of_two)
 
