@@ -103,7 +103,7 @@ def test_plain_values_from_python() -> None:
         ('[[input]]\nname = "a"\nwbits = 4\n', ["unknown key 'wbits'"]),
         ("[options]\nseed = 1.5\n", ["must be a whole number"]),
         ("[options]\nprune = 1.0\n", ["is no ratio"]),
-        ('[options]\ntarget = "rtl"\n', ["'rtl' is no target; use c, hdl or sim"]),
+        ('[options]\ntarget = "rtl"\n', ["'rtl' is no target; use one of c, hdl, sim"]),
         ('[options]\noutput_kind = "mask"\n', ["'mask' is unknown", "classes"]),
         ('[options]\ndata_keys = ["a"]\n', ["the keys of the images"]),
         ("[options\n", ["not valid TOML"]),
