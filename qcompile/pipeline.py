@@ -193,7 +193,10 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     plan = assign_formats(network, options)
     with run.timed("calibrate"):
         calibration = _calibration(
-            compressed, plan, source, specs, options.effort, options.seed, run
+            *(compressed, plan, source, specs),
+            # What is quantised already is not made up for.
+            Effort.NEAREST if has_grids(compressed) else options.effort,
+            *(options.seed, run),
         )
     images = source.feeds if source.origin == "data" else ()
     quantization = Quantization(network, calibration, specs, options, images)

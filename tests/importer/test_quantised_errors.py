@@ -115,6 +115,41 @@ def test_codes_of_different_scales_joined(tmp_path: Path) -> None:
         import_model(save(model_of(nodes, constants, (1, 4, 4, 4)), tmp_path))
 
 
+@pytest.mark.parametrize("constant", [True, False])
+def test_zero_points_of_another_type(tmp_path: Path, constant: bool) -> None:
+    constants = {
+        "s": np.float32(0.1), "z": np.uint8(7), "i": np.int8(7),
+        "w": np.ones((2, 4, 1, 1), np.uint8),
+    }  # fmt: skip
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        node("DequantizeLinear", ["q", "s", "z" if constant else "i"], ["a"]),
+        node("DequantizeLinear", ["w", "s", "i" if constant else "z"], ["wd"]),
+        node("Conv", ["a", "wd"], ["y"], name="conv"),
+    ]
+    with pytest.raises(QCompileError, match="zero point of type int8 for codes"):
+        import_model(save(model_of(nodes, constants, (1, 4, 4, 4)), tmp_path))
+
+
+def test_weights_alone_may_be_quantised(tmp_path: Path) -> None:
+    """Then activations follow the plan, and its widths may be named."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-7, 8, (2, 4, 1, 1)).astype(np.int8)
+    constants = {"w": codes, "s": np.float32(0.1), "z": np.int8(0)}
+    nodes = [
+        node("DequantizeLinear", ["w", "s", "z"], ["wd"]),
+        node("Conv", ["x", "wd"], ["y"], name="conv"),
+    ]
+    path = save(model_of(nodes, constants, (1, 4, 4, 4)), tmp_path)
+    result = compiled(path, abits="6", first_last_bits="6")
+    graph = result.integer_graph
+    weights = graph.by_name["conv"].inputs[1]
+    np.testing.assert_array_equal(graph.constants[weights], codes)
+    assert graph.types[graph.by_name["conv"].inputs[0]].integer.bits == 6
+    with pytest.raises(UsageError, match="--wbits 4: the model is quantised already"):
+        compiled(path, wbits="4")
+
+
 def test_weights_scaled_by_input_channel(tmp_path: Path) -> None:
     constants = {
         "w": np.ones((2, 4, 1, 1), np.int8), "ws": np.array([0.1, 0.2, 0.3, 0.4], np.float32),

@@ -202,7 +202,5 @@ def _coded(node: Node, builder: Builder, positions: tuple[int, int]) -> None:
     """The node's output: codes of what `_float` has written."""
     shape = builder.shape_of(dataclasses.replace(node, inputs=(_inner(node),)), 0)
     grid = read_grid(node, builder, shape, positions, 1)
-    zero = builder.data(node.input(positions[1]))
-    dtype = np.dtype(np.uint8) if zero is None else zero.dtype
     part = dataclasses.replace(node, inputs=(_inner(node),))
-    quantize(part, builder, grid, dtype, "quantize")
+    quantize(part, builder, grid, "quantize")

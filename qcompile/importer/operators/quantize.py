@@ -36,11 +36,13 @@ STATIC = "quantise statically (quantize_static, or the static export of your too
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Scale and zero point as the node says them: scalars, or vectors along `axis`."""
+    """Scale and zero point as the node says them: scalars, or vectors along `axis`. `dtype` is that
+    of the codes, if a zero point says it."""
 
     scale: Array
     zero_point: Array
     axis: int | None
+    dtype: np.dtype[Any] | None
 
     def spread(self, shape: Shape) -> tuple[Array, Array]:
         """Both, shaped to broadcast to a tensor of this shape."""
@@ -64,24 +66,20 @@ class Grid:
 def convert_quantize_linear(node: Node, builder: Builder) -> None:
     """QuantizeLinear: a `FakeQuantize` whose result stands for codes."""
     shape = builder.shape_of(node, 0)
-    zero = builder.data(node.input(2))
     grid = read_grid(node, builder, shape, (1, 2), axis_of(node, 1))
-    dtype = np.dtype(np.uint8) if zero is None else zero.dtype
-    quantize(node, builder, grid, dtype)
+    quantize(node, builder, grid)
 
 
-def quantize(
-    node: Node, builder: Builder, grid: Grid, dtype: np.dtype[Any], role: str = ""
-) -> None:
+def quantize(node: Node, builder: Builder, grid: Grid, role: str = "") -> None:
     """Codes of the node's input 0 as its output.
 
     Args:
         node: names the operator.
         builder: the graph.
         grid: scale and zero point.
-        dtype: of the codes.
         role: what the operator is called where it is a part of the node.
     """
+    dtype = np.dtype(np.uint8) if grid.dtype is None else grid.dtype
     if dtype.name not in CODES:
         node.refuse(f"codes of type {dtype}", f"use one of {', '.join(CODES)}")
     low, high = element_codes(dtype)
@@ -124,6 +122,8 @@ def dequantize(node: Node, builder: Builder, grid: Grid) -> None:
     if data is not None:
         if data.dtype.kind not in "iu":
             node.malformed(f"codes of type {data.dtype}")
+        if grid.dtype is not None and grid.dtype != data.dtype:
+            node.malformed(f"zero point of type {grid.dtype} for codes of type {data.dtype}")
         scale, zero = grid.spread(data.shape)
         centred = data.astype(np.int64) - zero
         # float32, as everybody computes it; the codes are found again from the scales
@@ -134,6 +134,12 @@ def dequantize(node: Node, builder: Builder, grid: Grid) -> None:
     form = builder.codes.get(node.inputs[0])
     if form is None:
         form = _input_format(node, builder, value, grid)
+    if grid.dtype is not None:
+        low, high = element_codes(grid.dtype)
+        if form.low < low or form.high > high:
+            node.malformed(
+                f"zero point of type {grid.dtype} for codes from {form.low} to {form.high}"
+            )
     wanted = grid.of_tensor(node, form.low, form.high)
     if wanted == form:
         builder.alias(node.output, value)
@@ -261,6 +267,7 @@ def read_grid(
         raise ModelError(
             f"{node.label()}: scale {shown} is no scale; it must be a finite number above 0"
         )
+    dtype = None if zero is None else zero.dtype
     if zero is None:
         zero = np.zeros(scale.shape, np.int64)
     elif zero.dtype.kind not in "iu":
@@ -276,10 +283,10 @@ def read_grid(
         node.malformed(f"{zero.size} zero points for {scale.size} scales")
     count = max(scale.size, zero.size)
     if count == 1:
-        return Grid(scale.reshape(()), zero.astype(np.int64).reshape(()), None)
+        return Grid(scale.reshape(()), zero.astype(np.int64).reshape(()), None, dtype)
     axis = normal_axis(node, axis, len(shape))
     if shape[axis] != count:
         node.malformed(f"{count} scales for axis {axis} of shape {list(shape)}")
     wide = np.broadcast_to(scale.reshape(-1), (count,))
     zeros = np.broadcast_to(zero.astype(np.int64).reshape(-1), (count,))
-    return Grid(wide, zeros, axis)
+    return Grid(wide, zeros, axis, dtype)
