@@ -71,8 +71,11 @@ def test_c_agrees_on_other_formats(net: Path, options: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_hardware_agrees_on_fxp_paper(net: Path) -> None:
-    assert compiled(net, "fxp-paper", "Q0.4", "Q6.0", Target.HDL).verified
+@pytest.mark.parametrize("aq", ["Q6.0", "Q3.3"])
+def test_hardware_agrees_on_fxp_paper(tmp_path: Path, aq: str) -> None:
+    """Two lines for signed truncation, and tables where a fraction wraps."""
+    path = UNet.random(3, exact_norms=False, channels=2).save(tmp_path / "net.onnx")
+    assert compiled(path, "fxp-paper", "Q0.4", aq, Target.HDL).verified
 
 
 def test_hardware_refuses_codes_that_are_too_wide(net: Path) -> None:
