@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from qcompile.feeds import Feed, float_feed
+from qcompile.passes.equalize_channels import EqualizeChannels
 from qcompile.plan import Format, Plan
 from qcompile.quantization import Quantization
 from qcompile.search.activations import output_errors
@@ -31,15 +32,18 @@ def choices_of(
         activations: whether narrower activations save anything.
         progress: called with (done, total) images.
     """
-    options, graph = quantization.options, quantization.graph
+    options, method = quantization.options, quantization.methods()[0]
+    graph, calibration = quantization.graph, quantization.calibration
+    if method.balance is not None and calibration.values:
+        equalize = EqualizeChannels(plan, calibration, method.balance)
+        graph, calibration = equalize.run(graph), equalize.calibrated(graph)
     images = [float_feed(feed, quantization.specs) for feed in feeds]
     covariances = input_covariances(graph, images, options.seed, progress)
-    compensated = quantization.methods()[0].recipe.positions > 0
+    compensated = method.recipe.positions > 0
     formats = weight_formats(graph, plan, options)
     weights = weight_errors(graph, covariances, formats, compensated)
     found = [_choice(name, Part.WEIGHTS, errors) for name, errors in weights.items()]
     if activations:
-        calibration = quantization.calibration
         allowed = output_formats(graph, plan, options)
         outputs = output_errors(graph, calibration, covariances, allowed, options.range_method)
         found += [_choice(name, Part.OUTPUT, errors) for name, errors in outputs.items()]

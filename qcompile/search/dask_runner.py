@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcompile.errors import ToolError, UsageError
-from qcompile.search.jobs import MOST_ATTEMPTS, Json, Work
+from qcompile.search.jobs import Json, Work
 from qcompile.search.store import code_digest
-from qcompile.sim.threads import limit_threads, single_threaded_blas
 
-CONNECT_SECONDS = 20
+CONNECT_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class DaskRunner:
     """The cluster of a scheduler: one job takes one thread of a worker.
 
-    The problem is sent to every worker once. A worker that is lost costs the jobs it was running,
-    which are run elsewhere.
+    The problem is sent to every worker once, also to those that join later. A worker that is lost
+    costs the jobs it was running, which are run elsewhere, or wait for another worker.
     """
 
     problem: Any
@@ -79,54 +78,27 @@ class DaskRunner:
     def _run(
         self, distributed: Any, client: Any, jobs: Mapping[str, Json]
     ) -> Iterator[tuple[str, Json | None]]:
-        attempts = dict.fromkeys(jobs, 0)
-        left = set(jobs)
-        while left:
-            shared = self._sent(client)
-            names = {}
-            for name in sorted(left, key=list(jobs).index):
-                attempts[name] += 1
-                key = f"qcompile-{uuid.uuid4().hex}"
-                names[key] = (
-                    name,
-                    client.submit(_run_job, self.work, shared, jobs[name], key=key, pure=False),
-                )
-            waiting = distributed.as_completed(
-                [future for _, future in names.values()], loop=client.loop
-            )
-            for future in waiting:
-                name = names[future.key][0]
-                if future.status == "finished":
-                    left.discard(name)
-                    yield name, future.result()
-                elif not _is_lost(distributed, future):
-                    future.result()  # raises what the job raised
-                elif attempts[name] >= MOST_ATTEMPTS:
-                    left.discard(name)
-                    yield name, None
+        from qcompile.search.dask_plugin import ProblemPlugin, run_job
 
-    def _sent(self, client: Any) -> Any:
+        name = f"qcompile-{uuid.uuid4().hex}"
+        client.register_plugin(ProblemPlugin(name, self.problem, self.work))
         try:
-            return client.scatter(self.problem, broadcast=True, hash=False)
-        except TimeoutError:
-            raise ToolError(
-                f"--scheduler {self.address}: lost all its workers; start some and repeat the "
-                f"command, which goes on where it was"
-            ) from None
-
-
-def _is_lost(distributed: Any, future: Any) -> bool:
-    """Whether it was the worker that failed, not the job."""
-    if future.status in ("cancelled", "lost"):
-        return True
-    return isinstance(future.exception(), distributed.KilledWorker | OSError)
+            labels = {f"{name}-{index}": label for index, label in enumerate(jobs)}
+            futures = [
+                client.submit(run_job, name, jobs[label], key=key, pure=False)
+                for key, label in labels.items()
+            ]
+            for future in distributed.as_completed(futures, loop=client.loop):
+                try:
+                    result = future.result()
+                except distributed.KilledWorker:
+                    # Worker after worker died of it; Dask's `allowed-failures` says how many.
+                    result = None
+                future.release()  # a worker that is lost later need not compute it again
+                yield labels[future.key], result
+        finally:
+            client.unregister_worker_plugin(name)
 
 
 def _digest() -> str:
     return code_digest()
-
-
-def _run_job(work: Work, problem: Any, job: Json) -> Json:
-    limit_threads(1)
-    with single_threaded_blas():
-        return work(problem, job)

@@ -153,27 +153,39 @@ class WidthSearch:
         return Limit(cost, most, ends[0][1] - factor * ends[0][0], factor)
 
     def _fit(self, limits: Mapping[Metric, Limit | None], budgets: Mapping[str, float]) -> None:
-        """Tries what greed finds within the budgets, and tightens what came out too large."""
-        tight = {metric: limit for metric, limit in limits.items() if limit is not None}
+        """Tries what greed finds within the budgets, each variant tightened until it fits."""
+        known = {metric: limit for metric, limit in limits.items() if limit is not None}
         outputs = any(part is Part.OUTPUT for _, part in self.slots)
-        variants = [item for item in VARIANTS if outputs or item[1] == 1.0]
         choices = self._affordable(budgets)
-        first = True
+        tight = {variant: dict(known) for variant in VARIANTS if outputs or variant[1] == 1.0}
+        extra = [*self._curve(limits), *self._largest_uniform(known)]
         for _ in range(CORRECTIONS):
-            plans = [
-                within(reweighted(choices, power, factor), list(tight.values()))
-                for power, factor in variants
-            ]
-            candidates = [self._mixed(widths) for widths in plans if widths is not None]
-            extra = [*self._curve(limits), *self._largest_uniform(tight)] if first else []
-            first = False
-            tried = self._try([*candidates, *extra])[: len(candidates)]
-            if not tried or any(self._keeps(item.result, budgets) for item in tried):
+            candidates = {}
+            for variant, own in tight.items():
+                widths = within(reweighted(choices, *variant), list(own.values()))
+                if widths is not None:
+                    candidates[variant] = self._mixed(widths)
+            tried = self._try([*candidates.values(), *extra])
+            extra = []
+            tight = {
+                variant: self._tightened(tight[variant], item.result, budgets)
+                for variant, item in zip(candidates, tried, strict=False)
+                if not item.result.refused and not self._fits(item.result, budgets)
+            }
+            if not tight:
                 return
-            for metric, limit in tight.items():
-                over = min((metric.of(t.result) or 0.0) / budgets[metric.name] for t in tried)
-                if over > 1:
-                    tight[metric] = replace(limit, most=limit.most / over * MARGIN)
+
+    @staticmethod
+    def _tightened(
+        limits: Mapping[Metric, Limit], result: Measured, budgets: Mapping[str, float]
+    ) -> dict[Metric, Limit]:
+        """Limits that make up for what a result is over its budgets."""
+        found = dict(limits)
+        for metric, limit in limits.items():
+            over = (metric.of(result) or 0.0) / budgets[metric.name]
+            if over > 1:
+                found[metric] = replace(limit, most=limit.most / over * MARGIN)
+        return found
 
     def _affordable(self, budgets: Mapping[str, float]) -> Sequence[Choice]:
         """Without widths above 8 bits where the arena has no room for them."""
