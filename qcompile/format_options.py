@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from qcompile.errors import UsageError
@@ -65,6 +66,13 @@ def check_quantizer(name: str, what: str, activations: bool = False) -> None:
         raise UsageError(f"{what}: '{name}' is no quantizer; use one of {', '.join(QUANTIZERS)}")
     if activations and name in _NOT_FOR_ACTIVATIONS:
         raise UsageError(f"{what}: {name} is for weights alone; use scaled or another quantizer")
+
+
+def any_verbatim(quantizers: Iterable[str | None]) -> bool:
+    """Whether one of these has a rule that is meant to the letter, for weights as trained."""
+    from qcompile.plan import Quantizer
+
+    return any(name is not None and Quantizer(name).is_verbatim for name in quantizers)
 
 
 def override_format(

@@ -26,6 +26,7 @@ from qcompile.data_options import (
 from qcompile.entry_name import check_entry
 from qcompile.errors import UsageError
 from qcompile.format_options import (
+    any_verbatim,
     check_quantizer,
     check_width,
     implied_widths,
@@ -335,6 +336,11 @@ class CompileOptions(DataOptions):
         from qcompile.plan import Quantizer
 
         return Quantizer(self.quantizer)
+
+    @property
+    def takes_weights_as_trained(self) -> bool:
+        """The network, or one of its layers, has a quantizer whose rule is meant to the letter."""
+        return any_verbatim((self.quantizer, *(layer.quantizer for layer in self.layers)))
 
 
 def _merged(overrides: tuple[LayerOverride, ...], name: str) -> LayerOverride:

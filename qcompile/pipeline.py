@@ -84,7 +84,7 @@ def simplify_passes(options: CompileOptions) -> tuple[Pass, ...]:
         MoveTransposes(),
         SelectOutput(options.output_kind, options.metric_threshold),
         RecogniseGroupNorm(),
-        FoldAffine(into_weights=not options.quantizer_kind.is_verbatim),
+        FoldAffine(into_weights=not options.takes_weights_as_trained),
         RecogniseSilu(),
         FuseActivations(),
         DropNoOps(),

@@ -86,6 +86,7 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
             elif _is_term(graph, op) and activation.bits < TERM_BITS:
                 plain = _wider(Format(TERM_BITS, plain_ends), activation)
             output = override.output_format(plain, uniform.value)
+            _check_scale(override, output)
         layers[op.name] = LayerPlan(output, weights, override.scale, override.signed)
     plan = carried_formats(
         graph, Plan(inputs, layers), lambda name: options.layer_override(name).abits is not None
@@ -138,6 +139,14 @@ def _check_matches(
                 f"configuration: [[{table}]] '{override.pattern}' matches no {what} of the "
                 f"network; --dump-ir shows their names"
             )
+
+
+def _check_scale(override: LayerOverride, output: Format) -> None:
+    if override.scale is not None and output.given_scale not in (None, override.scale):
+        raise UsageError(
+            f"configuration: [[layer]] '{override.pattern}': scale {override.scale:g} contradicts "
+            f"{output.width_name}, whose steps are {output.given_scale:g}; leave out one of them"
+        )
 
 
 def _wider(boundary: Format, inner: Format) -> Format:

@@ -12,7 +12,8 @@ from qcompile.config import resolve
 from qcompile.errors import UsageError
 from qcompile.fixed_point import QFormat, is_q_format, parse_q_format
 from qcompile.format_options import QUANTIZERS
-from qcompile.options import CompileOptions, LayerOverride
+from qcompile.options import CompileOptions, LayerOverride, Target
+from qcompile.pipeline import compile_model
 from qcompile.plan import Format, LayerPlan, Quantizer, parse_format
 from tests.cli.test_cli import save_model
 
@@ -118,6 +119,23 @@ def test_overrides_of_layers() -> None:
     assert twn.output_format(scaled, "scaled") == scaled
     with pytest.raises(UsageError, match="pow2 is for weights alone"):
         LayerOverride("a", activation_quantizer="pow2")
+
+
+def test_one_published_layer_keeps_norms_out_of_all_weights() -> None:
+    assert not CompileOptions().takes_weights_as_trained
+    assert not CompileOptions(quantizer="ternary").takes_weights_as_trained
+    assert CompileOptions(quantizer="pow2").takes_weights_as_trained
+    layers = (LayerOverride("a", quantizer="fxp-paper"),)
+    assert CompileOptions(layers=layers).takes_weights_as_trained
+
+
+def test_a_scale_that_contradicts_the_format_is_an_error(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "blobs.onnx")
+    layers = (LayerOverride("conv1", abits="Q6.0", scale=0.5),)
+    with pytest.raises(
+        UsageError, match=r"'conv1': scale 0.5 contradicts Q6\.0, whose steps are 1"
+    ):
+        compile_model(model, CompileOptions(target=Target.SIM, layers=layers))
 
 
 @pytest.mark.parametrize("flags", [("--wq", "--aq"), ("--wbits", "--abits")])
