@@ -127,7 +127,8 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
 @click.option(
     "--effort",
     type=_values(Effort),
-    help="How much work goes into keeping the result; nearest needs no images.  [normal]",
+    help="How much work goes into keeping the result; nearest needs no images.  [normal, without "
+    "--calib nearest]",
 )
 @click.option(
     "--range-method", type=_values(RangeMethod), help="How ranges follow from the images.  [best]"

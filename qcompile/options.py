@@ -97,8 +97,10 @@ class Effort(enum.Enum):
     NEAREST rounds every weight to its nearest code and needs no data. The others equalise channels
     and make up for rounding errors layer by layer: FAST with few samples and without solving,
     NORMAL in full, BEST in several ways of which it keeps the one closest to the float network.
+    AUTO is NORMAL where there are calibration images, else NEAREST.
     """
 
+    AUTO = "auto"
     NEAREST = "nearest"
     FAST = "fast"
     NORMAL = "normal"
@@ -203,7 +205,7 @@ class CompileOptions(DataOptions):
     first_last_bits: str = "8"
     output: Path | None = None
     calib_images: int = 32
-    effort: Effort = Effort.NORMAL
+    effort: Effort = Effort.AUTO
     range_method: RangeMethod = RangeMethod.BEST
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     input_kind: InputChoice = InputChoice.AUTO

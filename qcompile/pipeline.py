@@ -55,7 +55,7 @@ from qcompile.plan import Plan
 from qcompile.printer import print_graph
 from qcompile.prune_options import AUTO, prunes
 from qcompile.pruning import compress, keep_gate, make_pruner, pruning_summary
-from qcompile.quantization import Quantization
+from qcompile.quantization import Quantization, resolved_effort
 from qcompile.report.document import build_report
 from qcompile.report.histograms import OutputHistograms, layer_histograms
 from qcompile.report.layers import layer_rows, measure_fidelity
@@ -161,6 +161,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
         options,
         input_kind=InputChoice(source.kind.value),
         input_shapes={name: imported.types[name].shape for name in imported.inputs},
+        effort=resolved_effort(options, imported, source.origin == "data"),
     )
     specs = input_specs(imported, source.kind, options)
     check_quantised(imported, options)
@@ -193,13 +194,9 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     plan = assign_formats(network, options)
     with run.timed("calibrate"):
         calibration = _calibration(
-            *(compressed, plan, source, specs),
-            # What is quantised already is not made up for.
-            Effort.NEAREST if has_grids(compressed) else options.effort,
-            *(options.seed, run),
+            compressed, plan, source, specs, options.effort, options.seed, run
         )
-    images = source.feeds if source.origin == "data" else ()
-    quantization = Quantization(network, calibration, specs, options, images)
+    quantization = Quantization(network, calibration, specs, options, source.feeds)
     if options.mean_wbits is not None:
         with run.timed("widths"):
             plan = mean_bits_plan(quantization, plan, source.feeds, run.stage("widths"))
@@ -325,7 +322,7 @@ def _calibration(
     layers = [plan.layers[op.name] for op in planned if graph.output_type(op).is_float]
     layers += plan.inputs.values()
     complete = all(layer.output.is_float or layer.scale is not None for layer in layers)
-    if complete and (source.origin != "data" or effort is Effort.NEAREST):
+    if complete and effort is Effort.NEAREST:
         return Calibration()
     feeds = [float_feed(feed, specs) for feed in source.feeds]
     return calibrate(graph, feeds, seed, run.stage("calibrate"))

@@ -42,20 +42,21 @@ class Method:
     """
 
     recipe: Recipe
-    balance: Balance | None = Balance.RANGES
+    balance: Balance | None = Balance.BOTH
     ranges: RangeMethod | None = None
 
 
 PLAIN = Method(NEAREST, None)
 
 METHODS: Mapping[Effort, tuple[Method, ...]] = {
+    Effort.AUTO: (Method(Recipe()),),
     Effort.NEAREST: (PLAIN,),
     Effort.FAST: (Method(Recipe(positions=2000, solves=False, rounds=0, sweeps=0)),),
     Effort.NORMAL: (Method(Recipe()),),
     Effort.BEST: (
-        Method(Recipe(positions=24000)),
-        Method(Recipe(positions=24000), Balance.BOTH),
-        Method(Recipe(positions=24000), None),
+        Method(Recipe(positions=24000, rounds=4)),
+        Method(Recipe(positions=24000, rounds=4), Balance.RANGES),
+        Method(Recipe(positions=24000, rounds=4), None),
     ),
 }
 """What each effort tries."""
@@ -96,14 +97,8 @@ class Quantization:
     feeds: Sequence[Feed] = ()
 
     def methods(self) -> tuple[Method, ...]:
-        """What is tried, the first being the default.
-
-        Published formats are taken to the letter, and so is what came with a quantised model.
-        """
-        options = self.options
-        if not self.feeds or options.quantizer_kind.is_verbatim or has_grids(self.graph):
-            return (PLAIN,)
-        return METHODS[options.effort]
+        """What is tried."""
+        return METHODS[resolved_effort(self.options, self.graph, bool(self.feeds))]
 
     def lowered(
         self, plan: Plan, progress: Progress | None = None, dump: Dump | None = None
@@ -156,6 +151,14 @@ class Quantization:
         quantized = run_passes(real, passes, dump)
         integer = run_passes(quantized, (LowerToInteger(self.specs),), dump)
         return Lowered(real, quantized, integer)
+
+
+def resolved_effort(options: CompileOptions, graph: Graph, has_images: bool) -> Effort:
+    """The effort that is really made: published formats are taken to the letter, and so is what
+    came with a quantised model."""
+    if not has_images or options.takes_weights_as_trained or has_grids(graph):
+        return Effort.NEAREST
+    return Effort.NORMAL if options.effort is Effort.AUTO else options.effort
 
 
 def _part(progress: Progress | None, index: int, count: int) -> Progress | None:

@@ -42,13 +42,19 @@ QUANTILE = 0.999
 MOST = 8.0
 """Factors lie within 1/8..8 of their geometric mean."""
 
+RANGE_EXPONENT, WEIGHT_EXPONENT = 0.3, 0.5
+"""Of `Balance.BOTH`: t = range ** 0.3 / weight ** 0.5 did best on trained networks; a wide spread
+of its columns is what a ternary layer stands least."""
+PLENTY_OF_BITS = 7
+"""Weights this wide are read through columns of any spread: only ranges count."""
+
 FEWEST_ON_GRID = 8
 """Filters with fewer weights may lie on a grid by chance."""
 
 
 class Balance(enum.Enum):
     """What the factors make alike: nothing (only the scales of whole tensors), the ranges of a
-    tensor's channels, or each channel's range times the largest weight that reads it."""
+    tensor's channels, or these and the largest weights that read each channel, in part."""
 
     SCALES = "scales"
     RANGES = "ranges"
@@ -147,14 +153,20 @@ class _Analysis:
         if self.options.balance is Balance.SCALES or not live.any():
             return np.ones(domain.channels)
         wanted = np.where(live, ranges, 1.0)
-        if self.options.balance is Balance.BOTH:
+        if self.options.balance is Balance.BOTH and self._read_in_few_bits(domain):
             weights = self._column_weights(domain)
             live &= weights > 0
-            wanted = np.sqrt(np.where(live, ranges / np.where(weights > 0, weights, 1.0), 1.0))
+            wanted = np.where(live, ranges, 1.0) ** RANGE_EXPONENT
+            wanted /= np.where(live, weights, 1.0) ** WEIGHT_EXPONENT
         if not live.any():
             return np.ones(domain.channels)
         mean = float(np.exp(np.log(wanted[live]).mean()))
         return np.where(live, np.clip(wanted / mean, 1 / MOST, MOST), 1.0)
+
+    def _read_in_few_bits(self, domain: Domain) -> bool:
+        """Whether some layer that reads a domain has weights that mind a spread of their columns."""
+        formats = [weight_format(self.options.plan, reading.op) for reading in domain.readings]
+        return any(chosen is not None and chosen.bits < PLENTY_OF_BITS for chosen in formats)
 
     def _ranges(self, op: Op) -> Array:
         """How far each channel of an operator's output reaches from where it starts."""
