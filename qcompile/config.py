@@ -4,7 +4,8 @@
     [[input]]            name, abits, quantizer, scale, signed
     [[layer]]            name (or pattern), wbits, abits, quantizer, scale, signed
 
-A written plan holds the scale of every tensor, so a run from it needs no calibration data.
+A written plan holds the scale of every tensor. Those of an equalised network (`--effort` fast and
+up) mean nothing without the images they came from: a run from the plan wants --calib again.
 """
 
 from __future__ import annotations

@@ -286,6 +286,11 @@ class CompileOptions(DataOptions):
                     f"--input-shape {name}: {list(shape)} is no shape; "
                     f"use sizes from 1 to {MAX_DIMENSION}, batch first"
                 )
+        if self.calib is None and self.effort not in (Effort.AUTO, Effort.NEAREST):
+            raise UsageError(
+                f"--effort {self.effort.value} needs images like those the network was trained "
+                f"on; give --calib, or --effort nearest"
+            )
         check_entry(self.entry, hdl=self.target is Target.HDL)
         check_hdl(self)
         check_onnx(self)

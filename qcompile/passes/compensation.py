@@ -121,9 +121,16 @@ class Compensation:
         self.solved: dict[str, Solved] = {}
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> dict[str, Solved]:
-        """Codes and biases of all weighted operators, by name."""
+        """Codes and biases of all weighted operators, by name.
+
+        One thread a product, so that no digit depends on how many cores there are.
+        """
         from qcompile.sim.threads import single_threaded_blas
 
+        with single_threaded_blas():
+            return self._run(progress)
+
+    def _run(self, progress: Callable[[int, int], None] | None) -> dict[str, Solved]:
         graph = self.graph
         last_reader = {value: op.name for op in graph.ops for value in op.inputs}
         for name in graph.inputs:
@@ -131,14 +138,11 @@ class Compensation:
             self.held.of[name] = [on_grid(feed[name], graph.types[name]) for feed in self.feeds]
         for index, op in enumerate(graph.ops):
             if isinstance(op, WEIGHTED):
-                with single_threaded_blas():
-                    sums = self._sums(op)
+                sums = self._sums(op)
                 self.solved[op.name] = self._solve(op, sums)
-                with single_threaded_blas():
-                    self._finish(op, sums)
+                self._finish(op, sums)
             else:
-                with single_threaded_blas():
-                    self._run_both(op)
+                self._run_both(op)
             for value in dict.fromkeys((*op.inputs, *op.outputs)):
                 if last_reader.get(value, op.name) == op.name:
                     self.real.of.pop(value, None)

@@ -164,7 +164,7 @@ class _Analysis:
         return np.where(live, np.clip(wanted / mean, 1 / MOST, MOST), 1.0)
 
     def _read_in_few_bits(self, domain: Domain) -> bool:
-        """Whether some layer that reads a domain has weights that mind a spread of their columns."""
+        """Whether some reader of a domain has weights that mind a spread of their columns."""
         formats = [weight_format(self.options.plan, reading.op) for reading in domain.readings]
         return any(chosen is not None and chosen.bits < PLENTY_OF_BITS for chosen in formats)
 

@@ -127,7 +127,7 @@ def test_version_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
         (["{model}", "--target", "rtl"], "'rtl' is no target"),
         (["{model}", "--wbits", "9"], "--wbits: '9' is no width"),
         (["{model}", "--abits", "x"], "--abits: 'x' is no width"),
-        (["{model}", "--quantizer", "dorefa"], "--quantizer"),
+        (["{model}", "--quantizer", "dorefax"], "--quantizer"),
         (["{model}", "--nonsense"], "--nonsense"),
         (["{model}", "--input-shape", "1,1,8,8"], "NAME=1,1,256,256"),
         (["{model}", "--input-shape", "other=1,1,16,16"], "other"),
@@ -317,22 +317,39 @@ def test_two_processes_write_the_same_bytes(model: Path, data: Path, tmp_path: P
 @pytest.mark.parametrize(
     "flags", [[], ["--wbits", "ternary", "--abits", "4"], ["--quantizer", "fixed"]]
 )
-def test_the_plan_reproduces_the_run_without_calibration(
+def test_a_plan_of_nearest_codes_reproduces_the_run_without_images(
     flags: list[str], model: Path, data: Path, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    assert compile_sim(model, *flags, "--calib", data, "-o", first, "-q") == 0
+    nearest = ("--effort", "nearest", "--calib", data)
+    assert compile_sim(model, *flags, *nearest, "-o", first, "-q") == 0
     assert run([str(model), "--config", str(first / "plan.toml"), "-o", str(second), "-q"]) == 0
     for name in ("plan.toml", "network.qnet.npz"):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
     assert json.loads((second / "report.json").read_text())["calibration"]["source"] == "plan"
 
 
+def test_a_plan_reproduces_the_run_with_its_images(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    assert compile_sim(model, "--wbits", "3", "--calib", data, "-o", first, "-q") == 0
+    again = [str(model), "--config", str(first / "plan.toml"), "-q"]
+    assert run([*again, "--calib", str(data), "-o", str(second)]) == 0
+    for name in ("plan.toml", "network.qnet.npz"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    # Its scales are those of a network that was equalised with images.
+    assert run([*again, "-o", str(third)]) == 2
+    assert "--effort normal needs images" in capsys.readouterr().err
+    assert not third.exists()
+
+
 def test_the_plan_remembers_float_inputs(model: Path, data: Path, tmp_path: Path) -> None:
     floats = tmp_path / "floats.npy"
     np.save(floats, np.load(data)["val_x"].astype(np.float32) / 255)
     first, second = tmp_path / "first", tmp_path / "second"
-    assert compile_sim(model, "--calib", floats, "-o", first, "-q") == 0
+    nearest = ("--effort", "nearest", "--calib", floats)
+    assert compile_sim(model, *nearest, "-o", first, "-q") == 0
     assert json.loads((first / "report.json").read_text())["model"]["inputs"][0]["element"] == (
         "float32"
     )

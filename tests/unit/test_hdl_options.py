@@ -13,6 +13,7 @@ from qcompile.errors import UsageError
 from qcompile.hdl_options import HDL_DEFAULTS, FifoPolicy
 from qcompile.options import CompileOptions, Target
 from qcompile.plan import Plan
+from qcompile.prune_options import PRUNE_DEFAULTS
 
 GIVEN: dict[str, Any] = {
     "device": "ecp5-85k",
@@ -96,7 +97,7 @@ def test_a_plan_carries_them(tmp_path: Path) -> None:
 
 
 def test_a_plan_of_another_target_does_not_have_them() -> None:
-    assert set(options_table(CompileOptions())) == set(PLAN_KEYS)
+    assert set(options_table(CompileOptions())) == set(PLAN_KEYS) - set(PRUNE_DEFAULTS)
     assert "device" not in options_table(hdl())
 
 
