@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from qcompile.errors import UnsupportedError
+from qcompile.errors import ModelError, UnsupportedError
 from qcompile.graph import Graph
 from qcompile.importer import import_model
 from qcompile.types import TERNARY, Array, CodebookKind, IntType
@@ -234,6 +234,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a zero point between codes": ({"zero": 0.5}, "zero point that is no integer"),
     "a rounding mode of nobody": ({"rounding_mode": "STOCHASTIC"}, "rounding mode 'STOCHASTIC'"),
     "half a bit": ({"bits": 3.5}, "3.5 bits"),
+    "no zero point": ({"zero": np.inf}, "zero point that is no integer"),
     "many bits": ({"bits": 40}, "40 bits"),
     "zero point and sign": ({"zero": 3.0, "rounding_mode": "UP"}, "UP with a zero point"),
 }  # fmt: skip
@@ -253,4 +254,12 @@ def test_float_quant_is_refused(tmp_path: Path) -> None:
     model, _ = network(0.23, 4, signed=1, narrow=0)
     model.graph.node[-1].op_type = "FloatQuant"
     with pytest.raises(UnsupportedError, match="FloatQuant"):
+        import_model(save(model, tmp_path))
+
+
+def test_scales_that_do_not_fit_the_weights(tmp_path: Path) -> None:
+    model, _ = network(0.23, 4, signed=1, narrow=0)
+    (scale,) = (item for item in model.graph.initializer if item.name == "wq.s")
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.full(5, 0.1, np.float32), "wq.s"))
+    with pytest.raises(ModelError, match=r"scale of shape \[5\]"):
         import_model(save(model, tmp_path))

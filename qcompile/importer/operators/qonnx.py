@@ -16,7 +16,7 @@ from qcompile.importer.operators.quantize import STATIC
 from qcompile.ops.activation import Activation
 from qcompile.ops.fake_quantize import FakeQuantize, rounded
 from qcompile.ops.rescale import Rescale
-from qcompile.types import Array, Rounding
+from qcompile.types import Array, Rounding, Shape
 
 MAX_BITS = 16
 ADVICE = "export with one scale for each activation tensor"
@@ -42,7 +42,7 @@ def convert_quant(node: Node, builder: Builder) -> None:
     bits = _bits(node, builder, 3)
     signed, narrow = node.flag("signed", True), node.flag("narrow", True)
     rounding = _rounding(node, "ROUND")
-    if (zero != np.rint(zero)).any():
+    if not np.isfinite(zero).all() or (zero != np.rint(zero)).any():
         node.refuse("a zero point that is no integer", "export with integer zero points")
     if zero.any() and rounding in SIGN_DEPENDENT:
         node.refuse(
@@ -135,6 +135,11 @@ def _quantize(
     """Constants become numbers on a grid; what is computed gets a `FakeQuantize`."""
     data = builder.data(node.input(0))
     if data is not None:
+        if not _broadcasts(data.shape, scale.shape, zero.shape):
+            node.malformed(
+                f"scale of shape {list(scale.shape)} and zero point of shape {list(zero.shape)} "
+                f"for an input of shape {list(data.shape)}"
+            )
         grid = scale.astype(np.float32)
         steps = data.astype(np.float32) / grid
         if binary:
@@ -158,6 +163,13 @@ def _quantize(
             binary=binary,
         )
     )
+
+
+def _broadcasts(shape: Shape, *others: Shape) -> bool:
+    try:
+        return np.broadcast_shapes(shape, *others) == shape
+    except ValueError:
+        return False
 
 
 def _span(bits: int, signed: bool, narrow: bool) -> tuple[int, int]:
@@ -200,6 +212,6 @@ def _single(node: Node, values: Array) -> float:
 
 def _bits(node: Node, builder: Builder, index: int, most: int = MAX_BITS) -> int:
     width = _single(node, _constant(node, builder, index, "bit width"))
-    if width != round(width) or not 1 <= width <= most:
+    if not 1 <= width <= most or width != round(width):
         node.refuse(f"{width:g} bits", f"use whole widths from 1 to {most}")
     return int(width)
