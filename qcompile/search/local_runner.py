@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -46,7 +48,7 @@ class LocalRunner:
                     while len(running) < most and (suspects or waiting):
                         name = suspects.popleft() if suspects else waiting.popleft()
                         attempts[name] += 1
-                        with spawn_environment():
+                        with spawn_environment(), _interrupts_ignored():
                             running[pool.submit(_run, self.work, jobs[name])] = name
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in finished:
@@ -65,6 +67,20 @@ class LocalRunner:
         return ProcessPoolExecutor(
             workers, get_context("spawn"), initializer=_prepare, initargs=(self.problem,)
         )
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes that start now ignore Ctrl-C until `_prepare`: while they import, all that they
+    could say of it is a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _problem: list[Any] = []

@@ -70,4 +70,4 @@ def test_ctrl_c_ends_everything_at_once_and_quietly() -> None:
     out, err = process.communicate(timeout=60)
     assert out.splitlines()[-1] == "stopped"
     assert err == ""
-    assert time.monotonic() - start < 20  # the jobs left would take 30 seconds and more
+    assert time.monotonic() - start < 25  # the jobs left would take longer
