@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qcompile.passes.quantizers.uniform import power_of_two_steps
 from qcompile.types import Array
 
 DAMPING = 0.01
@@ -129,7 +130,7 @@ def best_scales(target: Array, importance: Array, grid: Grid) -> Array:
     largest = np.where(largest > 0, largest, 1.0)
     widest = largest / grid.limit
     if grid.power_of_two:
-        widest = np.exp2(np.ceil(np.log2(widest)))
+        widest = power_of_two_steps(np.abs(target).max(axis=2) / grid.limit)
         candidates = [widest / 2.0**power for power in range(POWERS_BELOW)]
     else:
         candidates = [widest * step for step in SCALE_STEPS]

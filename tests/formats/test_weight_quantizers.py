@@ -93,6 +93,19 @@ def test_fixed_saturates_and_is_narrow_in_weights() -> None:
     assert parse_format("Q0.4", Quantizer.SCALED, "--wq") == chosen
 
 
+def test_a_filter_of_next_to_nothing_is_nothing() -> None:
+    """Its step would need a multiplier of more bits than there are."""
+    values = rows()
+    values[1] *= 2.0**-60
+    values[2] = 0.0
+    found = quantize_rows(values, Format(4, Quantizer.FIXED))
+    assert not found.codes[1:3].any()
+    assert found.codes[0].any()
+    assert found.scales.max() / found.scales.min() <= 2.0**28
+    alone = quantize_rows(values[1:3], Format(4, Quantizer.FIXED))
+    assert alone.codes[0].any()
+
+
 def test_fxp_em_is_the_nearest_power_by_logarithm() -> None:
     chosen = of("Q0.4", Quantizer.FXP_EM)
     values = rows()

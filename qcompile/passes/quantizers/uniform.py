@@ -10,6 +10,9 @@ from qcompile.types import Array, Codebook, CodebookKind, IntType
 
 GRID = np.linspace(0.3, 1.0, 57)
 POWERS_BELOW = 4
+SMALLEST_STEP = 2.0**-24
+"""Of a layer's largest power-of-two step: filters of smaller weights are 0 (an exact multiplier for
+them would have more bits than there are)."""
 
 
 def scaled(rows: Array, chosen: Format) -> QuantizedRows:
@@ -25,9 +28,16 @@ def fixed(rows: Array, chosen: Format) -> QuantizedRows:
     element = IntType(chosen.bits, narrow=True)
     if chosen.q is not None:
         return _uniform(rows, np.full(rows.shape[0], chosen.q.step), element)
-    widest = np.exp2(np.ceil(np.log2(largest_magnitudes(rows) / element.high)))
+    widest = power_of_two_steps(np.abs(rows).max(axis=1, initial=0.0) / element.high)
     candidates = widest[:, None] / np.exp2(np.arange(POWERS_BELOW))[None, :]
     return _uniform(rows, _least_error(rows, candidates, element), element)
+
+
+def power_of_two_steps(steps: Array) -> Array:
+    """The next greater powers of two, none of them far below the largest; zeros get the largest."""
+    largest = float(steps.max(initial=0.0)) or 1.0
+    live = np.where(steps > 0, steps, largest)
+    return np.asarray(np.exp2(np.ceil(np.log2(np.maximum(live, largest * SMALLEST_STEP)))))
 
 
 def _round(values: Array) -> Array:
