@@ -136,7 +136,7 @@ class Quantization:
         """The integer network of a plan by one method."""
         real, calibration = self.graph, self.calibration
         if method.balance is not None and calibration.values:
-            equalize = EqualizeChannels(plan, calibration, method.balance)
+            equalize = EqualizeChannels(plan, calibration, self.specs, method.balance)
             real = run_passes(real, (equalize,), dump)
             calibration = equalize.calibrated(self.graph)
         feeds = [float_feed(feed, self.specs) for feed in self.feeds]

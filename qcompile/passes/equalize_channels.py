@@ -22,6 +22,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from qcompile.boundary import InputKind, InputSpec
 from qcompile.graph import Graph, Op, Rewriter
 from qcompile.ops import WEIGHTED, Conv, ConvTranspose, MatMul, SumOp
 from qcompile.options import RangeMethod
@@ -68,12 +69,14 @@ class EqualizeChannels:
     Attributes:
         plan: formats of the activations.
         calibration: statistics of the graph's activations and patches.
+        inputs: how pixels become real numbers.
         balance: how factors are chosen.
     """
 
     name: ClassVar[str] = "equalize-channels"
     plan: Plan = field(default_factory=Plan)
     calibration: Calibration = field(default_factory=Calibration)
+    inputs: Mapping[str, InputSpec] = field(default_factory=dict)
     balance: Balance = Balance.BOTH
 
     def run(self, graph: Graph) -> Graph:
@@ -130,7 +133,7 @@ class _Analysis:
             if domain.is_free and self._seen(domain)
         }
         return {
-            index: found * self._own_scale(index, found) / self._wanted_scale(index)
+            index: found * self._own_scale(index, found) / self._wanted_scale(index, ratios)
             for index, found in ratios.items()
         }
 
@@ -194,31 +197,47 @@ class _Analysis:
             members.append(_member(op, chosen, statistics, ratios))
         return choose_scale(members, RangeMethod.BEST, False)
 
-    def _wanted_scale(self, index: int) -> float:
+    def _wanted_scale(self, index: int, ratios: Mapping[int, Array]) -> float:
         """The scale of what a domain meets in a Concat, if that is not free; else 1."""
+        first = self.domains.domains[index].writers[0]
+        chosen = self.options.plan.layers[first.name].output
         seen, waiting = {index}, [index]
         while waiting:
-            for other in self.domains.domains[waiting.pop()].neighbours - seen:
-                neighbour = self.domains.domains[other]
-                if not neighbour.is_free:
-                    scale = self._fixed_scale(neighbour)
+            for other in sorted(self.domains.domains[waiting.pop()].neighbours - seen):
+                if other not in ratios:
+                    scale = self._fixed_scale(self.domains.domains[other], chosen)
                     if scale is not None:
                         return scale
                 seen.add(other)
                 waiting.append(other)
         return 1.0
 
-    def _fixed_scale(self, domain: Domain) -> float | None:
+    def _fixed_scale(self, domain: Domain, beside: Format) -> float | None:
+        """The best scale of a domain that keeps its factors; floats get the format `beside`."""
         for value in domain.values:
             producer = self.graph.producers.get(value)
             statistics = self.options.calibration.values.get(value)
+            if producer is None and statistics is not None:
+                return self._input_scale(value, statistics)
             layer = self.options.plan.layers.get(producer.name) if producer is not None else None
-            if producer is None or statistics is None or layer is None or layer.output.is_float:
+            if producer is None or statistics is None or layer is None:
                 continue
-            ones = np.ones(domain.channels)
-            member = _member(producer, layer.output, statistics, ones)
+            chosen = beside if layer.output.is_float else layer.output
+            member = _member(producer, chosen, statistics, np.ones(domain.channels))
             return choose_scale([member], RangeMethod.BEST, False)
         return None
+
+    def _input_scale(self, name: str, statistics: Statistics) -> float | None:
+        """What `QuantizeActivations` will give a graph input."""
+        spec = self.options.inputs.get(name)
+        if spec is not None and spec.kind is InputKind.UINT8 and spec.is_plain:
+            return spec.scale[0]
+        layer = self.options.plan.inputs.get(name)
+        if layer is None or layer.output.is_float:
+            return None
+        element = layer.output.element(statistics.low < 0)
+        member = Member(statistics, element, layer.output.codebook(element).kind)
+        return choose_scale([member], RangeMethod.BEST, False)
 
 
 def _on_grids(graph: Graph, plan: Plan) -> frozenset[str]:

@@ -35,7 +35,7 @@ def choices_of(
     options, method = quantization.options, quantization.methods()[0]
     graph, calibration = quantization.graph, quantization.calibration
     if method.balance is not None and calibration.values:
-        equalize = EqualizeChannels(plan, calibration, method.balance)
+        equalize = EqualizeChannels(plan, calibration, quantization.specs, method.balance)
         graph, calibration = equalize.run(graph), equalize.calibrated(graph)
     images = [float_feed(feed, quantization.specs) for feed in feeds]
     covariances = input_covariances(graph, images, options.seed, progress)

@@ -16,7 +16,7 @@ from qcompile.backends.c.verify import FLOAT_LIMIT, relative_difference
 from qcompile.boundary import InputKind, InputSpec
 from qcompile.errors import GraphError
 from qcompile.feeds import float_feed, integer_feed
-from qcompile.options import CompileOptions, InputChoice, LayerOverride, OutputKind, Target
+from qcompile.options import CompileOptions, Effort, InputChoice, LayerOverride, OutputKind, Target
 from qcompile.pipeline import compile_model
 from qcompile.result import CompileResult
 from qcompile.sim.executor import Executor
@@ -95,7 +95,9 @@ def test_shifts_as_wide_as_the_product(tmp_path: Path) -> None:
     weights = normal(2, 2, 1, 1)
     weights[0] *= 100
     weights[1] = np.asarray([1.2e-5, -1e-5], np.float32)[:, None, None]
-    options = dataclasses.replace(FLOATS, quantizer="fixed", wbits="4", abits="4")
+    options = dataclasses.replace(
+        FLOATS, quantizer="fixed", wbits="4", abits="4", effort=Effort.NEAREST
+    )
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["v"]),
         helper.make_node("Conv", ["v", "u"], ["y"]),
@@ -221,9 +223,9 @@ def test_powers_of_two_of_seven_bits_reach_two_to_the_31(tmp_path: Path, abits: 
     """32 exponents: the largest code does not fit int32, neither in sums nor in islands."""
     weights = normal(4, 2, 3, 3)
     weights[0, 0, 0, 0] = weights.max() * 2.0**-40
-    options = dataclasses.replace(
-        PIXELS, wbits="7", abits=abits, first_last_bits="7", quantizer="pow2"
-    )
+    # By name: the only layer is the first one, too.
+    layers = (LayerOverride("conv", wbits="7", quantizer="pow2"),)
+    options = dataclasses.replace(PIXELS, wbits="7", abits=abits, quantizer="pow2", layers=layers)
     result = compiled(
         tmp_path,
         [helper.make_node("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])],
@@ -236,14 +238,13 @@ def test_powers_of_two_of_seven_bits_reach_two_to_the_31(tmp_path: Path, abits: 
 
 
 def test_products_beyond_64_bits_are_refused_by_name(tmp_path: Path) -> None:
-    weights = np.full((4, 2, 3, 3), 1, np.float32)  # sums of one sign reach all their range
+    weights = np.full((64, 2, 3, 3), 1, np.float32)  # sums of one sign reach all their range
     weights[:, 0, 0, 0] = 2.0**-31
-    options = dataclasses.replace(
-        PIXELS, wbits="7", abits="16", first_last_bits="7", quantizer="pow2"
-    )
+    layers = (LayerOverride("*", wbits="7", quantizer="pow2"),)
+    options = dataclasses.replace(PIXELS, abits="16", quantizer="pow2", layers=layers)
     node = helper.make_node("Conv", ["x", "w"], ["h"], name="conv", pads=[1, 1, 1, 1])
     second = helper.make_node("Conv", ["h", "v"], ["y"], name="second", pads=[1, 1, 1, 1])
-    constants = {"w": weights, "v": np.tile(weights[:, :1], (1, 4, 1, 1))}
+    constants = {"w": weights, "v": np.tile(weights[:, :1], (1, 64, 1, 1))}
     with pytest.raises(GraphError, match=r"second.*64 bits; use fewer --wbits"):
         compiled(tmp_path, [node, second], constants, options)
 
