@@ -53,7 +53,7 @@ def output_errors(
     result: dict[str, dict[Format, float]] = {}
     for name, allowed in formats.items():
         value = graph.by_name[name].output
-        found = list(readers(graph, value))
+        found = readers(graph, value)
         result[name] = {}
         for chosen in allowed:
             noise = _noise(calibration.values[value], chosen, method)
@@ -81,17 +81,14 @@ def _relative(
     noise: Array,
 ) -> float:
     op = reader.op
-    if op is not None and op.name in powers:
-        energy = _energy(graph, op)
-        if reader.channels is None or len(noise) != len(energy[reader.channels]):
-            return float(noise.mean() * energy.sum() / powers[op.name])
-        return float((noise * energy[reader.channels]).sum() / powers[op.name])
-    origin = value if op is None else op.output
-    if origin not in calibration.values:
-        return 0.0
-    sample = calibration.values[origin].sample
-    power = float(sample.var(axis=0, dtype=np.float64).mean())
-    return float(noise.mean() / max(power, TINY))
+    if op is None:
+        sample = calibration.values[value].sample
+        power = float(sample.var(axis=0, dtype=np.float64).mean())
+        return float(noise.mean() / max(power, TINY))
+    energy = _energy(graph, op)
+    if reader.channels is None or len(noise) != len(energy[reader.channels]):
+        return float(noise.mean() * energy.sum() / powers[op.name])
+    return float((noise * energy[reader.channels]).sum() / powers[op.name])
 
 
 def _energy(graph: Graph, op: Op) -> Array:
