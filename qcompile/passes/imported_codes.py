@@ -21,6 +21,9 @@ from qcompile.types import (
     TensorType,
 )
 
+BIAS = IntType(32)
+"""The type that all tools have for biases."""
+
 OFF_GRID = 0.01
 """Float noise allowed to a number on a grid, in steps and for each code."""
 
@@ -78,7 +81,10 @@ def _vector(graph: Graph, rewriter: Rewriter, op: Op, name: str) -> str:
         return name
     scale = np.asarray(kind.quantization.scale)
     codes = _codes(op, name, graph.constants[name], scale if scale.size > 1 else scale[0])
-    element = IntType.holding(Range(int(codes.min(initial=0)), int(codes.max(initial=0))))
+    reach = Range(int(codes.min(initial=0)), int(codes.max(initial=0)))
+    element = IntType.holding(reach)
+    if isinstance(op, WEIGHTED) and BIAS.range.contains(reach):
+        element = BIAS
     grid = Quantization(kind.quantization.scale, 0, kind.quantization.imported)
     typed = TensorType(kind.shape, element, grid)
     return rewriter.add_constant(f"{name}.codes", codes.astype(element.storage), typed)

@@ -57,6 +57,13 @@ def test_hardware_of_qonnx(tmp_path: Path, mode: str) -> None:
     assert run(arguments) == 0
 
 
+@pytest.mark.parametrize("target", ["qdq", "qonnx"])
+def test_exported_again(tmp_path: Path, target: str) -> None:
+    """As another form, biases in integers included."""
+    path = quantised(cnn(4), tmp_path, quant_format=QuantFormat.QDQ, per_channel=True)
+    assert run([str(path), "--target", target, "--verify", "-q", "-o", str(tmp_path / "o")]) == 0
+
+
 def two_readers(tmp_path: Path) -> Path:
     """A convolution whose result two different grids read, one of them behind a pool."""
     rng = np.random.default_rng(0)
