@@ -80,6 +80,14 @@ def test_other_weights_are_not_on_a_grid() -> None:
     assert exact_rows(bent, EIGHT) is None
 
 
+def test_a_tiny_weight_is_no_zero() -> None:
+    tiny = np.array([[1.0, -1.0, 2.0**-31, 1.0]])
+    assert exact_rows(tiny, Format(4, Quantizer.SCALED)) is None
+    found = exact_rows(tiny, Format(7, Quantizer.POW2))
+    assert found is not None
+    assert found.codes.tolist() == [[2**31, -(2**31), 1, 2**31]]
+
+
 def test_a_grid_must_have_room_in_the_format() -> None:
     codes, _ = grid_codes(CodebookKind.UNIFORM, np.random.default_rng(1))
     weights = codes * 0.25

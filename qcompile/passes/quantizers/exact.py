@@ -128,7 +128,10 @@ def _steps_of(fractions: Array) -> int | None:
     """The fewest equal steps from 0 to 1 that hit all fractions."""
     counts = np.arange(1, LARGEST_CODE + 1)
     places = fractions[:, None] * counts
-    hit = (np.abs(places - np.rint(places)) <= TOLERANCE * counts).all(axis=0)
+    codes = np.rint(places)
+    hit = (np.abs(places - codes) <= TOLERANCE * counts).all(axis=0)
+    # What is no zero is none on the grid either, however small.
+    hit &= ((codes > 0) == (fractions[:, None] > 0)).all(axis=0)
     return int(counts[hit][0]) if hit.any() else None
 
 
