@@ -302,3 +302,35 @@ def test_half_precision(tmp_path: Path) -> None:
     assert weights.quantization.scale == (float(np.float16(0.02)),)
     real = graph.constants[conv.inputs[1]] * float(np.float16(0.02))
     assert np.abs(real - np.clip(constants["w"], -2.56, 2.54)).max() <= 0.0101
+
+
+def test_convolutions_differ_only_next_to_ties(tmp_path: Path) -> None:
+    """Many sums: ours are right but for 2**-24 of the range, theirs as far as float32 goes."""
+    rng = np.random.default_rng(12)
+    scales = {"s": np.float32(0.0173), "sw": np.float32(0.0031), "sy": np.float32(0.0617)}
+    codes = rng.integers(-127, 128, (16, 8, 3, 3)).astype(np.int8)
+    constants = {
+        **scales, "z": np.uint8(93), "w": codes, "zw": np.int8(0), "zy": np.uint8(128),
+    }  # fmt: skip
+    nodes = [
+        *_pair("x", "a", "s", "z"),
+        node("DequantizeLinear", ["w", "sw", "zw"], ["wd"]),
+        node("Conv", ["a", "wd"], ["c"], name="conv"),
+        *_pair("c", "y", "sy", "zy"),
+    ]
+    path = save(model_of(nodes, constants, (1, 8, 66, 66)), tmp_path)
+    result = compiled(path)
+    unit = float(scales["s"]) * float(scales["sw"]) / float(scales["sy"])
+    for _ in range(3):
+        feed = {"x": rng.uniform(-1.6, 2.8, (1, 8, 66, 66)).astype(np.float32)}
+        theirs = onnxruntime_codes(path, feed)
+        ours = our_codes(result.integer_graph, feed)
+        np.testing.assert_array_equal(ours["x"], theirs["a.q"])
+        windows = np.lib.stride_tricks.sliding_window_view(theirs["a.q"][0], (3, 3), axis=(1, 2))
+        steps = np.einsum("chwij,mcij->mhw", windows, codes.astype(np.int64))[None] * unit
+        distance = np.abs(steps - np.floor(steps) - 0.5)
+        exact = np.clip(np.floor(steps + 0.5), -128, 127)
+        wrong, different = ours["y"] != exact, ours["y"] != theirs["y.q"]
+        assert (distance[wrong] <= 128 / 2**24).all()
+        assert (distance[different] <= 1e-4).all()
+        assert different.sum() <= 5
