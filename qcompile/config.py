@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from qcompile.budget_options import SEARCH_DEFAULTS, SIZE_BUDGETS
 from qcompile.data_options import DATA_CHOICES, DATA_PATHS, DATA_TEXTS, REPORTED_DATA
 from qcompile.errors import UsageError
+from qcompile.format_options import without_aliases
 from qcompile.hdl_options import FOLD_FILE, HDL_DEFAULTS, FifoPolicy
 from qcompile.onnx_options import ONNX_DEFAULTS, ONNX_TARGETS, OnnxInput, OnnxWeights
 from qcompile.options import (
@@ -286,6 +287,7 @@ def _input_table(name: str, layer: LayerPlan) -> dict[str, Any]:
 def _options(table: Any, where: str, folder: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise UsageError(f"{where}: must be a table")
+    table = without_aliases(table, where)
     _check_keys(table, OPTION_KEYS, where)
     fields: dict[str, Any] = {}
     for key, value in table.items():
@@ -363,6 +365,7 @@ def _overrides(tables: Any, allowed: tuple[str, ...], where: str) -> tuple[Layer
     for table in _list(tables, where):
         if not isinstance(table, dict):
             raise UsageError(f"{where}: must be an array of tables")
+        table = without_aliases(table, where)
         _check_keys(table, allowed, where)
         if "name" not in table:
             raise UsageError(f"{where}: every entry needs a name (or pattern)")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from qcompile.errors import UsageError
 
@@ -34,6 +34,7 @@ _IMPLIED = {
 """Quantizer -> the widths of weights and activations where none is given: those of its paper."""
 _NOT_FOR_ACTIVATIONS = ("pow2", "twn")
 _NAMED_BY_WIDTH = ("ternary", "binary")
+_ALIASES = {"wq": "wbits", "aq": "abits"}
 
 
 def implied_widths(quantizer: str) -> tuple[str, str]:
@@ -66,6 +67,18 @@ def check_quantizer(name: str, what: str, activations: bool = False) -> None:
         raise UsageError(f"{what}: '{name}' is no quantizer; use one of {', '.join(QUANTIZERS)}")
     if activations and name in _NOT_FOR_ACTIVATIONS:
         raise UsageError(f"{what}: {name} is for weights alone; use scaled or another quantizer")
+
+
+def without_aliases(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A table of the configuration with `wbits` and `abits` for their other names, `wq` and `aq`.
+
+    Raises:
+        UsageError: it has both names of one.
+    """
+    for alias, name in _ALIASES.items():
+        if alias in table and name in table:
+            raise UsageError(f"{where}: '{alias}' and '{name}' are one key; keep one of them")
+    return {_ALIASES.get(key, key): value for key, value in table.items()}
 
 
 def any_verbatim(quantizers: Iterable[str | None]) -> bool:

@@ -147,7 +147,8 @@ def test_flags_and_toml_say_the_same(flags: tuple[str, str], tmp_path: Path) -> 
     plan = tomllib.loads((out / "plan.toml").read_text())
     assert (plan["options"]["wbits"], plan["options"]["abits"]) == ("Q0.4", "Q6.2")
     config = tmp_path / "formats.toml"
-    config.write_text('[[layer]]\nname = "conv1"\nwbits = "Q1.3"\nabits = "Q5.1"\n')
+    keys = [flag.removeprefix("--") for flag in flags]
+    config.write_text(f'[[layer]]\nname = "conv1"\n{keys[0]} = "Q1.3"\n{keys[1]} = "Q5.1"\n')
     found = resolve({"config": config}).layer_override("conv1")
     default = Format(8, Quantizer.SCALED)
     assert str(found.weight_format(default, "scaled").q) == "Q1.3"
@@ -159,3 +160,10 @@ def test_a_wrong_flag_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert run([str(model), "--aq", "Q99.1", "-o", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_both_names_of_a_key_are_an_error(tmp_path: Path) -> None:
+    config = tmp_path / "formats.toml"
+    config.write_text('[options]\nwq = "Q0.4"\nwbits = 4\n')
+    with pytest.raises(UsageError, match="'wq' and 'wbits' are one key"):
+        resolve({"config": config})
