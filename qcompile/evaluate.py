@@ -328,7 +328,7 @@ def _class_maps(
     elements = sum(graph.types[value].size for value in graph.activations()) * runs
     parts = map_many(
         graph,
-        (prepare(feed) for feed in _tiles(data, shapes)),
+        (prepare(feed) for feed in tiles_of(data, shapes)),
         functools.partial(_decide, output, decision),
         workers=1 if elements < PARALLEL_ELEMENTS else workers,
         progress=step,
@@ -340,7 +340,7 @@ def _class_maps(
     next(parts, None)
 
 
-def _tiles(data: EvaluationData, shapes: Mapping[str, Shape]) -> Iterator[Feed]:
+def tiles_of(data: EvaluationData, shapes: Mapping[str, Shape]) -> Iterator[Feed]:
     """All images as network inputs, tiles row by row."""
     for index, image in enumerate(data.images):
         _check_label(index, data.survey.sizes[index], image, shapes)
