@@ -94,7 +94,9 @@ def choose_scale(members: Sequence[Member], method: RangeMethod, power_of_two: b
             top = candidates[-1]
             candidates = [top / 2**power for power in range(POWERS_BELOW)]
     errors = [sum(_error(member, scale) for member in members) for scale in candidates]
-    return candidates[int(np.argmin(errors))]
+    best = candidates[int(np.argmin(errors))]
+    # As float32, so that what equalisation made 1 is 1; where float32 still has all its digits.
+    return float(np.float32(best)) if best > np.finfo(np.float32).tiny else best
 
 
 def _needed(member: Member, low: float, high: float) -> float:

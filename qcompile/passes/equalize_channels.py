@@ -33,6 +33,7 @@ from qcompile.passes.compensation import FREE
 from qcompile.passes.fold_affine import scaled_inputs, scaled_outputs
 from qcompile.passes.parameters import add_float, vector
 from qcompile.passes.quantize_weights import weight_format
+from qcompile.passes.reader_energy import reader_energy
 from qcompile.passes.weight_quantizers import exact_rows
 from qcompile.passes.weight_rows import to_columns, to_rows
 from qcompile.plan import Format, Plan
@@ -194,7 +195,11 @@ class _Analysis:
         for op in domain.writers:
             chosen = self.options.plan.layers[op.name].output
             statistics = self.options.calibration.values[op.output].scaled(1 / ratios)
-            members.append(_member(op, chosen, statistics, ratios))
+            energy = reader_energy(self.graph, op.output)
+            if energy is not None:
+                energy = energy * np.square(ratios)
+            member = _member(op, chosen, statistics, ratios)
+            members.append(dataclasses.replace(member, energy=energy, centred=energy is not None))
         return choose_scale(members, RangeMethod.BEST, False)
 
     def _wanted_scale(self, index: int, ratios: Mapping[int, Array]) -> float:
