@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from qcompile.feeds import Feed, float_feed
+from qcompile.ops import MOVEMENT
 from qcompile.passes.equalize_channels import EqualizeChannels
 from qcompile.plan import Format, Plan
 from qcompile.quantization import Quantization
 from qcompile.search.activations import output_errors
 from qcompile.search.covariances import input_covariances
 from qcompile.search.greedy import Choice, Part
+from qcompile.search.joined import members
 from qcompile.search.sensitivity import weight_errors
 from qcompile.search.slots import output_formats, weight_formats
 
@@ -40,13 +42,23 @@ def choices_of(
     images = [float_feed(feed, quantization.specs) for feed in feeds]
     covariances = input_covariances(graph, images, options.seed, progress)
     compensated = method.recipe.positions > 0
-    formats = weight_formats(graph, plan, options)
-    weights = weight_errors(graph, covariances, formats, compensated)
+    weights = weight_errors(graph, covariances, weight_formats(graph, plan, options), compensated)
     found = [_choice(name, Part.WEIGHTS, errors) for name, errors in weights.items()]
     if activations:
         allowed = output_formats(graph, plan, options)
-        outputs = output_errors(graph, calibration, covariances, allowed, options.range_method)
-        found += [_choice(name, Part.OUTPUT, errors) for name, errors in outputs.items()]
+        groups = members(graph)
+        moved = {op.name for op in graph.ops if isinstance(op, MOVEMENT)}
+        every = {
+            name: formats
+            for leader, formats in allowed.items()
+            for name in groups[leader]
+            if name not in moved
+        }
+        outputs = output_errors(graph, calibration, covariances, every, options.range_method)
+        for leader, formats in allowed.items():
+            own = [outputs[name] for name in groups[leader] if name in outputs]
+            summed = {chosen: sum(errors[chosen] for errors in own) for chosen in formats}
+            found.append(_choice(leader, Part.OUTPUT, summed))
     return found
 
 

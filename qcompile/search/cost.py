@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from qcompile.graph import Graph, Op
-from qcompile.ops import MOVEMENT, WEIGHTED, Conv
+from qcompile.ops import WEIGHTED, Conv
 from qcompile.plan import Plan
 from qcompile.report.layers import multiplications
 from qcompile.search.greedy import Part, Slot, Widths
+from qcompile.search.joined import joined, origins
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +118,13 @@ def layers_of(graph: Graph, plan: Plan, slots: frozenset[Slot]) -> tuple[Layer, 
 def _layer(graph: Graph, plan: Plan, op: Op, slots: frozenset[Slot]) -> Layer:
     free: list[str] = []
     fixed = [0]
-    for value in _origins(graph, op.inputs[0]):
+    leaders = joined(graph)
+    for value in origins(graph, op.inputs[0]):
         producer = graph.producers.get(value)
         if producer is None:
             fixed.append(plan.inputs[value].output.bits)
-        elif (producer.name, Part.OUTPUT) in slots:
-            free.append(producer.name)
+        elif (leaders[value], Part.OUTPUT) in slots:
+            free.append(leaders[value])
         else:
             fixed.append(plan.layers[producer.name].output.bits)
     weights = graph.types[op.inputs[1]]
@@ -137,15 +139,6 @@ def _layer(graph: Graph, plan: Plan, op: Op, slots: frozenset[Slot]) -> Layer:
         tuple(dict.fromkeys(free)),
         max(fixed),
     )
-
-
-def _origins(graph: Graph, value: str) -> list[str]:
-    """The values that movement operators make `value` of."""
-    producer = graph.producers.get(value)
-    if producer is None or not isinstance(producer, MOVEMENT):
-        return [value]
-    sources = [name for name in producer.inputs if not graph.is_constant(name)]
-    return [origin for name in sources for origin in _origins(graph, name)]
 
 
 def _held(graph: Graph, op: Op) -> int:

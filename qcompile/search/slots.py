@@ -12,6 +12,7 @@ from qcompile.options import CompileOptions, LayerOverride
 from qcompile.passes.assign_formats import assign_formats, first_and_last
 from qcompile.plan import Format, Plan, Quantizer
 from qcompile.search.greedy import Part, Slot, Widths
+from qcompile.search.joined import members
 
 NARROWEST_WEIGHTS, WIDEST_WEIGHTS = 2, 8
 NARROWEST_OUTPUT = 3
@@ -45,12 +46,27 @@ def weight_formats(
 def output_formats(
     graph: Graph, plan: Plan, options: CompileOptions
 ) -> dict[str, tuple[Format, ...]]:
-    """For each operator the formats its output may be given, narrowest first.
+    """For each group of outputs the formats they may be given, narrowest first.
 
-    Left out are operators that only move codes (their format follows from their input), those with
-    no weighted one behind them, and those with an override of their own. Widths the plan gives
-    beyond 8 bits are one more choice.
+    A group is what meets in a concatenation, by the name of its first operator. Left out are
+    operators that only move codes (their format follows from their input), those with no weighted
+    one behind them, those with an override of their own, and what is joined with one of these.
+    Widths the plan gives beyond 8 bits are one more choice.
     """
+    free = _free_outputs(graph, plan, options)
+    moved = {op.name for op in graph.ops if isinstance(op, MOVEMENT)}
+    result = {}
+    for leader, names in members(graph).items():
+        computed = [name for name in names if name not in moved]
+        if leader in free and all(name in free for name in computed):
+            result[leader] = free[leader]
+    return result
+
+
+def _free_outputs(
+    graph: Graph, plan: Plan, options: CompileOptions
+) -> dict[str, tuple[Format, ...]]:
+    """The formats of single operators, before they are grouped."""
     tail = first_and_last(graph)[1]
     result = {}
     for op in graph.ops:
@@ -82,12 +98,17 @@ def _weights(bits: int, options: CompileOptions) -> Format:
 def widths_plan(graph: Graph, options: CompileOptions, widths: Widths) -> Plan:
     """The plan in which the slots have these widths, and all else is as the options say."""
     said: dict[str, LayerOverride] = {}
+    groups = members(graph)
+    moved = {op.name for op in graph.ops if isinstance(op, MOVEMENT)}
     for (name, part), bits in widths.items():
-        override = said.get(name, LayerOverride(name))
-        if part is Part.OUTPUT:
-            said[name] = replace(override, abits=str(bits))
-        else:
+        if part is Part.WEIGHTS:
+            override = said.get(name, LayerOverride(name))
             said[name] = replace(override, wbits=_weights(bits, options).width_name)
+            continue
+        for member in groups[name]:
+            if member not in moved:
+                override = said.get(member, LayerOverride(member))
+                said[member] = replace(override, abits=str(bits))
     layers = (*options.layers, *said.values())
     return assign_formats(graph, replace(options, layers=layers))
 

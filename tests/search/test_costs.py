@@ -3,7 +3,7 @@ from __future__ import annotations
 from qcompile.backends.c.backend import CBackend
 from qcompile.graph import Graph
 from qcompile.ops import Concat
-from qcompile.options import CompileOptions
+from qcompile.options import CompileOptions, LayerOverride
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.search.cost import (
     LayerSum,
@@ -47,25 +47,33 @@ def test_slots_leave_out_what_has_its_width_already() -> None:
         "c": [2, 3, 4, 5, 6, 7, 8],
     }
     outputs = output_formats(graph, plan, options)
+    # 'a' stands for 'b' as well: they meet in the concatenation.
     assert {name: [item.bits for item in found] for name, found in outputs.items()} == {
-        name: [3, 4, 5, 6, 7, 8] for name in "abc"
+        name: [3, 4, 5, 6, 7, 8] for name in "ac"
     }
 
 
-def test_a_plan_of_widths_moves_the_concatenation_with_its_inputs() -> None:
+def test_what_meets_in_a_concatenation_has_one_width() -> None:
     graph = network()
     options = CompileOptions(max_bops="50%")
-    widths = {("a", Part.OUTPUT): 4, ("b", Part.OUTPUT): 6, ("b", Part.WEIGHTS): 2}
+    widths = {("a", Part.OUTPUT): 4, ("b", Part.WEIGHTS): 2}
     plan = widths_plan(graph, options, widths)
     assert widths_of(plan, dict.fromkeys(widths)) == widths
-    assert plan.layers["joined"].output.bits == 6
+    assert {plan.layers[name].output.bits for name in ("a", "b", "joined")} == {4}
     assert plan.layers["b"].weights is not None
     assert plan.layers["b"].weights.width_name == "ternary"
     assert plan.layers["c"].weights is not None
     assert plan.layers["c"].weights.bits == 8
 
 
-def test_sums_follow_the_widest_of_what_is_joined() -> None:
+def test_what_is_joined_with_a_given_width_is_left_alone() -> None:
+    graph = network()
+    options = CompileOptions(max_bops="50%", layers=(LayerOverride("b", abits="7"),))
+    found = output_formats(graph, assign_formats(graph, options), options)
+    assert list(found) == ["c"]
+
+
+def test_sums_follow_the_widths_they_read() -> None:
     graph = network()
     options = CompileOptions(max_bops="50%")
     plan = assign_formats(graph, options)
@@ -73,7 +81,7 @@ def test_sums_follow_the_widest_of_what_is_joined() -> None:
         (name, part): 8
         for name, part in (
             *((name, Part.WEIGHTS) for name in "bc"),
-            *((name, Part.OUTPUT) for name in "abc"),
+            *((name, Part.OUTPUT) for name in "ac"),
         )
     }
     layers = layers_of(graph, plan, frozenset(slots))
@@ -83,9 +91,9 @@ def test_sums_follow_the_widest_of_what_is_joined() -> None:
     operations = LayerSum(layers, bit_operations)
     assert operations.total(slots) == 64 * 64 * sum(sizes.values())
     narrow = slots | {("a", Part.OUTPUT): 4}
-    # 'c' still reads 8 bits from 'b'; only 'b' itself gains.
-    assert operations.total(slots) - operations.total(narrow) == 64 * sizes["b"] * 8 * 4
-    assert operations.change(slots, ("a", Part.OUTPUT), 4) == -64 * sizes["b"] * 8 * 4
+    saved = 64 * (sizes["b"] + sizes["c"]) * 8 * 4
+    assert operations.total(slots) - operations.total(narrow) == saved
+    assert operations.change(slots, ("a", Part.OUTPUT), 4) == -saved
     held = 2 * 8 * (1 + 4 + 8)
     assert LayerSum(layers, ram_bits).total(slots) == 8 * (sum(sizes.values()) + held)
 
