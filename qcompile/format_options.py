@@ -47,10 +47,10 @@ def check_width(width: str, what: str, may_be_q: bool = True) -> None:
     Raises:
         UsageError: `width` is none of `WIDTHS`, nor (where that is allowed) a Q format.
     """
-    from qcompile.fixed_point import is_q_format, parse_q_format
-
     if width in WIDTHS:
         return
+    from qcompile.fixed_point import is_q_format, parse_q_format
+
     if may_be_q and is_q_format(width):
         parse_q_format(width, what)
         return
