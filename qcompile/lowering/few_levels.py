@@ -6,7 +6,7 @@ a tie may go either way (`imported_error`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -31,8 +31,12 @@ class ImportedLevels:
 
     def level(self, numerator: int, denominator: int) -> int:
         """The code of numerator / denominator steps, exactly."""
-        code = _rounded(self.rounding, numerator, denominator)
+        code = self.modes[numerator < 0](numerator, denominator)
         return min(max(code, self.codes.low), self.codes.high)
+
+    @property
+    def modes(self) -> tuple[Callable[[int, int], int], Callable[[int, int], int]]:
+        return _MODES[self.rounding]
 
 
 def imported_or_made(
@@ -85,18 +89,34 @@ def few_levels_epilogue(
     return found.epilogue if found.levels is None else None
 
 
-def _rounded(rounding: Rounding, numerator: int, denominator: int) -> int:
-    if rounding is Rounding.FLOOR:
-        return numerator // denominator
-    if rounding is Rounding.CEIL:
-        return -(-numerator // denominator)
-    magnitude, sign = abs(numerator), -1 if numerator < 0 else 1
-    whole, rest = divmod(magnitude, denominator)
-    up = {
-        Rounding.UP: rest > 0,
-        Rounding.DOWN: False,
-        Rounding.HALF_UP: 2 * rest >= denominator,
-        Rounding.HALF_DOWN: 2 * rest > denominator,
-        Rounding.HALF_EVEN: 2 * rest > denominator or (2 * rest == denominator and whole % 2 == 1),
-    }[rounding]
-    return sign * (whole + int(up))
+def _floor(n: int, d: int) -> int:
+    return n // d
+
+
+def _ceil(n: int, d: int) -> int:
+    return -(-n // d)
+
+
+def _half_up(n: int, d: int) -> int:
+    return (2 * n + d) // (2 * d)
+
+
+def _half_down(n: int, d: int) -> int:
+    return -((d - 2 * n) // (2 * d))
+
+
+def _half_even(n: int, d: int) -> int:
+    found, rest = divmod(2 * n + d, 2 * d)
+    return found - 1 if rest == 0 and found % 2 else found
+
+
+_MODES: Mapping[Rounding, tuple[Callable[[int, int], int], Callable[[int, int], int]]] = {
+    Rounding.FLOOR: (_floor, _floor),
+    Rounding.CEIL: (_ceil, _ceil),
+    Rounding.DOWN: (_floor, _ceil),
+    Rounding.UP: (_ceil, _floor),
+    Rounding.HALF_UP: (_half_up, _half_down),
+    Rounding.HALF_DOWN: (_half_down, _half_up),
+    Rounding.HALF_EVEN: (_half_even, _half_even),
+}
+"""Numerator and denominator to a whole number: from 0 upwards, and below 0."""
