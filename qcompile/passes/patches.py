@@ -32,7 +32,7 @@ class Positions:
     @staticmethod
     def drawn(shape: Shape, op: Op, count: int, generator: np.random.Generator) -> Positions:
         """At most `count` different ones of an output of this shape; all if there are fewer."""
-        sizes = position_shape(shape, op)
+        sizes = position_shape(shape, op) or (1,)
         total = int(np.prod(sizes))
         if total <= count:
             flat = np.arange(total)
