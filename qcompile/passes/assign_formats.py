@@ -83,7 +83,7 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
                 plain = _wider(result, activation)
             elif op.name in head and not activation.is_float:
                 plain = _wider(boundary, activation)
-            elif _is_term(graph, op) and activation.bits < TERM_BITS:
+            elif _is_term(graph, op) and not _is_by_name(activation):
                 plain = _wider(Format(TERM_BITS, plain_ends), activation)
             output = override.output_format(plain, uniform.value)
             _check_scale(override, output)
@@ -151,8 +151,12 @@ def _check_scale(override: LayerOverride, output: Format) -> None:
 
 def _wider(boundary: Format, inner: Format) -> Format:
     """Formats by name are for the inside of a network: pixels, say, are all 0 in Q6.0."""
-    by_name = inner.q is not None or inner.quantizer.is_verbatim
-    return boundary if by_name or boundary.bits > inner.bits else inner
+    return boundary if _is_by_name(inner) or boundary.bits > inner.bits else inner
+
+
+def _is_by_name(chosen: Format) -> bool:
+    """Whether a format means one certain grid."""
+    return chosen.q is not None or chosen.quantizer.is_verbatim
 
 
 def _format_of(

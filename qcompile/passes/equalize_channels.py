@@ -139,16 +139,21 @@ class _Analysis:
         }
 
     def _seen(self, domain: Domain) -> bool:
-        names = [op.name for op in domain.writers]
-        layers = [self.options.plan.layers.get(name) for name in names]
-        known = all(op.output in self.options.calibration.values for op in domain.writers)
-        return known and all(
+        layers = [self.options.plan.layers.get(op.name) for op in domain.writers]
+        known = [op.output for op in domain.writers]
+        known += [reading.op.inputs[0] for reading in domain.readings]
+        return all(map(self._by_channel, known)) and all(
             layer is not None
             and not layer.output.is_float
             # A format by name is one of the tensor as the network has it.
             and layer.output.given_scale is None
             for layer in layers
         )
+
+    def _by_channel(self, value: str) -> bool:
+        """Whether a value has statistics of each channel (`calibrate.MOST_CHANNELS`)."""
+        found = self.options.calibration.values.get(value)
+        return found is not None and len(found.lows) == self.graph.types[value].shape[1]
 
     def _ratios(self, domain: Domain) -> Array:
         """Factors of the channels relative to one another, with geometric mean 1."""

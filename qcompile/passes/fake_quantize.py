@@ -19,8 +19,9 @@ def quantized(
     values: Array, scale: float, element: IntType, limits: CodeLimits | None = None
 ) -> Array:
     """`values` [N, C, ...] rounded half up to codes of `element` within `limits`, times `scale`."""
+    inverse = np.float32(min(1 / scale, float(np.finfo(np.float32).max)))
     with np.errstate(over="ignore"):  # of subnormal scales: clipped below
-        codes: Array = np.floor(values * np.float32(1 / scale) + np.float32(0.5))
+        codes: Array = np.floor(values * inverse + np.float32(0.5))
     low: float | Array = element.low
     high: float | Array = element.high
     if limits is not None:
