@@ -51,7 +51,7 @@ PLAIN = Method(NEAREST, None)
 METHODS: Mapping[Effort, tuple[Method, ...]] = {
     Effort.AUTO: (Method(Recipe()),),
     Effort.NEAREST: (PLAIN,),
-    Effort.FAST: (Method(Recipe(positions=2000, solves=False, rounds=0, sweeps=0)),),
+    Effort.FAST: (Method(Recipe(positions=2000, rounds=1, sweeps=0, starts=(1.0,))),),
     Effort.NORMAL: (Method(Recipe()),),
     Effort.BEST: (
         Method(Recipe(positions=24000, rounds=4)),

@@ -25,6 +25,8 @@ DAMPING = 0.01
 BLOCK = 64
 SCALE_STEPS = np.linspace(0.25, 1.0, 41)
 POWERS_BELOW = 4
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""Filters with smaller weights are filters of zeros: their scales would be 0 in float32."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,32 @@ class Moments:
     x_mean: Array
     y_mean: Array
 
+    @property
+    def has_squares(self) -> bool:
+        """Whether weights can be rounded by them: those of values beyond 1e19 do not fit float32,
+        those of very many columns are not taken."""
+        squares = np.diagonal(self.hessian, axis1=1, axis2=2)
+        finite = all(bool(np.isfinite(data).all()) for data in (squares, self.cross))
+        return finite and squares.size > 0
+
+    @staticmethod
+    def of_means(x: Array, y: Array) -> Moments:
+        """Without squares, for biases alone; arguments as for `measured`."""
+        groups, channels = len(x), y.shape[2]
+        none = np.zeros((groups, 0, 0), np.float32), np.zeros((groups, channels, 0), np.float32)
+        return Moments(*none, x.mean(axis=1), y.mean(axis=1))
+
     @staticmethod
     def measured(x: Array, y: Array) -> Moments:
         """Of inputs [G, positions, K] and outputs [G, positions, R]; `x` and `y` are given away."""
-        x_mean, y_mean = x.mean(axis=1), y.mean(axis=1)
-        x -= x_mean[:, None]
-        y -= y_mean[:, None]
-        transposed = x.transpose(0, 2, 1)
-        count = x.shape[1]
-        hessian = np.matmul(transposed, x) / count
-        cross = np.matmul(y.transpose(0, 2, 1), x) / count
+        with np.errstate(over="ignore", invalid="ignore"):  # see `has_squares`
+            x_mean, y_mean = x.mean(axis=1), y.mean(axis=1)
+            x -= x_mean[:, None]
+            y -= y_mean[:, None]
+            transposed = x.transpose(0, 2, 1)
+            count = x.shape[1]
+            hessian = np.matmul(transposed, x) / count
+            cross = np.matmul(y.transpose(0, 2, 1), x) / count
         return Moments(hessian, cross, x_mean, y_mean)
 
 
@@ -61,7 +79,8 @@ class Grid:
 
     `power_of_two` scales are 2**n; a given `scale` is that of all filters. `sweeps` of coordinate
     descent follow each of `rounds` scale refits; `solves` says whether w* is computed, or the float
-    weights are taken for it.
+    weights are taken for it. Each filter keeps the best result of all `starts`, multiples of the
+    scale that is best for its weights alone.
     """
 
     limit: int
@@ -70,6 +89,12 @@ class Grid:
     rounds: int = 2
     sweeps: int = 2
     solves: bool = True
+    starts: tuple[float, ...] = (1.0,)
+
+    @property
+    def refits(self) -> bool:
+        """Whether scales may take any value."""
+        return not self.power_of_two and self.scale is None
 
 
 @dataclass(frozen=True)
@@ -94,18 +119,51 @@ def round_weights(weights: Array, moments: Moments, grid: Grid) -> Rounded:
     if grid.solves:
         rest = moments.cross - np.matmul(weights, moments.hessian)
         target = weights + np.linalg.solve(hessian, rest.transpose(0, 2, 1)).transpose(0, 2, 1)
+    target = np.where(np.abs(target).max(axis=2, keepdims=True) < SMALLEST, 0.0, target)
     importance = np.diagonal(hessian, axis1=1, axis2=2)
     scales = best_scales(target, importance, grid)
-    codes = _compensated(target, scales, hessian, grid.limit)
     single = hessian.astype(np.float32)
+    answers = _answers(hessian)
+    best: Rounded | None = None
+    least = np.full(scales.shape, np.inf)
+    starts = grid.starts if grid.refits else (1.0,)
+    for start in starts:
+        found = _improved(target, scales * start, single, answers, grid)
+        error = _error(found, target, single)
+        better = error < least
+        least = np.where(better, error, least)
+        best = found if best is None else _chosen(better, found, best)
+    assert best is not None
+    return best
+
+
+def _improved(
+    target: Array, scales: Array, hessian: Array, answers: tuple[Array, Array], grid: Grid
+) -> Rounded:
+    """Codes rounded from these scales on, and improved."""
+    codes = _compensated(target, scales, answers, grid.limit)
     for _ in range(grid.rounds):
-        if not grid.power_of_two:
-            scales = _refitted(codes, target, scales, single)
+        if grid.refits:
+            scales = _refitted(codes, target, scales, hessian)
         for _ in range(grid.sweeps):
-            codes = _descended(codes, target, scales, single, grid.limit)
-    if not grid.power_of_two:
-        scales = _refitted(codes, target, scales, single)
+            codes = _descended(codes, target, scales, hessian, grid.limit)
+    if grid.refits:
+        scales = _refitted(codes, target, scales, hessian)
     return Rounded(codes.astype(np.int64), scales)
+
+
+def _error(found: Rounded, target: Array, hessian: Array) -> Array:
+    """(w - w*) H (w - w*)' of every filter [G, R]."""
+    difference = (found.codes * found.scales[..., None] - target).astype(np.float32)
+    return np.asarray((np.matmul(difference, hessian) * difference).sum(axis=2))
+
+
+def _chosen(first: Array, found: Rounded, other: Rounded) -> Rounded:
+    """Filter by filter, those of `found` where `first` says so."""
+    return Rounded(
+        np.where(first[..., None], found.codes, other.codes),
+        np.where(first, found.scales, other.scales),
+    )
 
 
 def kept_bias(weights: Array, moments: Moments) -> Array:
@@ -151,17 +209,22 @@ def best_scales(target: Array, importance: Array, grid: Grid) -> Array:
     return best
 
 
-def _compensated(target: Array, scales: Array, hessian: Array, limit: int) -> Array:
-    """Codes (float64), rounded column by column; heavy columns first."""
+def _answers(hessian: Array) -> tuple[Array, Array]:
+    """Columns in the order they are rounded in, heavy ones first [G, K], and the factor U [G, K, K]
+    of the inverse of H in that order, U'U: row j says how later columns answer to j's error."""
     order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
-    back = np.argsort(order, axis=1)
     sorted_hessian = np.take_along_axis(
         np.take_along_axis(hessian, order[:, :, None], 1), order[:, None, :], 2
     )
-    # inverse = U'U with U upper triangular: row j of U says how later columns answer to j's error.
     inverse = np.linalg.inv(sorted_hessian)
     upper = np.linalg.cholesky((inverse + inverse.transpose(0, 2, 1)) / 2).transpose(0, 2, 1)
-    upper = np.ascontiguousarray(upper).astype(np.float32)
+    return order, np.ascontiguousarray(upper).astype(np.float32)
+
+
+def _compensated(target: Array, scales: Array, answers: tuple[Array, Array], limit: int) -> Array:
+    """Codes (float32), rounded column by column."""
+    order, upper = answers
+    back = np.argsort(order, axis=1)
     rest = np.take_along_axis(target, order[:, None, :], 2).astype(np.float32)
     codes = np.zeros(rest.shape, np.float32)
     steps = scales.astype(np.float32)

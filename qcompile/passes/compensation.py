@@ -36,6 +36,11 @@ MEMORY = 3 << 30
 FEWEST_IMAGES = 4
 FEW_BITS = 4
 """Up to here rounding errors are worth the coordinate descent."""
+MOST_COLUMNS = 9216
+"""Filters with more weights are rounded to nearest: squares of 1024 channels of a 3x3 kernel take
+340 MB, and several times that to invert."""
+FEWEST_BITS = 3
+"""Up to here the scale that rounding starts from decides where it ends."""
 FREE = (Quantizer.SCALED, Quantizer.FIXED, Quantizer.TERNARY)
 """Formats whose codes are free to move; the others follow a rule of their own."""
 
@@ -49,12 +54,14 @@ class Recipe:
             code, without any data.
         solves: whether the weights are first solved against the float network's output.
         rounds, sweeps: see `Grid`; for weights of at most 4 bits.
+        starts: see `Grid`; for weights of at most 3 bits.
     """
 
     positions: int = 8000
     solves: bool = True
     rounds: int = 2
     sweeps: int = 2
+    starts: tuple[float, ...] = (0.7, 0.85, 1.0, 1.2, 1.4)
 
 
 NEAREST = Recipe(positions=0)
@@ -191,12 +198,14 @@ class Compensation:
         chosen = self.formats[op.name]
         groups = getattr(op, "groups", 1)
         x, y = self._samples(op, sums)
-        moments = Moments.measured(x, y.reshape(len(y), groups, -1).transpose(1, 0, 2).copy())
+        wanted = y.reshape(len(y), groups, -1).transpose(1, 0, 2).copy()
+        measure = Moments.measured if rows.shape[1] <= MOST_COLUMNS else Moments.of_means
+        moments = measure(x, wanted)
         weights = rows.reshape(groups, -1, rows.shape[1])
         if chosen is None:
             return Solved(None, kept_bias(weights, moments).reshape(-1))
         exact = exact_rows(rows, chosen)
-        if exact is None and chosen.quantizer in FREE:
+        if exact is None and chosen.quantizer in FREE and moments.has_squares:
             found = round_weights(weights, moments, self._grid(chosen))
             quantized = QuantizedRows(
                 found.codes.reshape(rows.shape),
@@ -219,6 +228,7 @@ class Compensation:
             recipe.rounds if few else min(1, recipe.rounds),
             recipe.sweeps if few else 0,
             recipe.solves,
+            recipe.starts if chosen.bits <= FEWEST_BITS else (1.0,),
         )
 
     def _samples(self, op: Op, sums: list[Array]) -> tuple[Array, Array]:
