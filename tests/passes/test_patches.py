@@ -121,6 +121,6 @@ def test_a_column_is_all_that_its_input_channel_is_multiplied_with(
         np.moveaxis(other, axis, 0)[channel] += 1
         kind = TensorType(op.infer_shape([shape, kernel]))
         bare = [function(op, [data, without], kind) for data in (x, other)]
-        np.testing.assert_array_equal(*bare)
+        np.testing.assert_array_equal(bare[0], bare[1])
         full = [function(op, [data, weights], kind) for data in (x, other)]
-        assert not np.array_equal(*full)
+        assert not np.array_equal(full[0], full[1])
