@@ -103,7 +103,7 @@ INNER = ("first", "left", "right", "total", "shared", "again", "joined")
         {"quantizer": "fxp-em", "wbits": "Q0.4", "abits": "Q6.0"},
     ],
 )
-def test_formats_by_name_are_those_of_all_inner_values(fields: dict[str, str]) -> None:
+def test_formats_by_name_are_those_of_all_inner_values(fields: dict[str, Any]) -> None:
     found = plan(**fields)
     assert len({found.layers[name].output for name in INNER}) == 1
     chosen = found.layers["left"].output
