@@ -12,16 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qcompile.errors import ModelError
-from qcompile.graph import Graph, Op
-from qcompile.ops import WEIGHTED
-from qcompile.passes.patches import Positions, patches_at
+from qcompile.graph import Graph
 from qcompile.types import Array
 
 SAMPLES_PER_TENSOR = 65536
 """Elements kept of one tensor over all images."""
-
-PATCHES_PER_LAYER = 768
-"""Positions of a weighted layer's output over all images whose inputs are kept."""
 
 MOST_CHANNELS = 4096
 """Tensors with more indices on axis 1 are taken as one channel."""
@@ -61,12 +56,10 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Statistics of every activation of a float graph by value name, and for every weighted
-    operator by name the inputs of random outputs: float32 [groups, positions, weights a filter]."""
+    """Statistics of every activation of a float graph, by value name."""
 
     values: Mapping[str, Statistics] = field(default_factory=dict)
     images: int = 0
-    patches: Mapping[str, Array] = field(default_factory=dict)
 
 
 def calibrate(
@@ -90,22 +83,16 @@ def calibrate(
 
     executor = Executor(graph)
     collected = {name: _Collector(graph, name, len(feeds)) for name in graph.activations()}
-    layers = [op for op in graph.ops if isinstance(op, WEIGHTED)]
-    patches: dict[str, list[Array]] = {op.name: [] for op in layers}
     for index, feed in enumerate(feeds):
         with np.errstate(all="ignore"):  # what matters of it is found below
             values = {**feed, **executor.run(feed, taps="all")}
         for position, (name, collector) in enumerate(collected.items()):
             collector.add(values[name], np.random.default_rng((seed, index, position)))
-        for position, op in enumerate(layers):
-            generator = np.random.default_rng((seed, index, position, 1))
-            patches[op.name].append(_patches(graph, op, values, generator, len(feeds)))
         if progress is not None:
             progress(index + 1, len(feeds))
     return Calibration(
         {name: collector.result() for name, collector in collected.items()},
         len(feeds),
-        {name: np.concatenate(found, axis=1) for name, found in patches.items() if found},
     )
 
 
@@ -135,18 +122,6 @@ class _Collector:
 
     def result(self) -> Statistics:
         return Statistics(self.lows, self.highs, np.concatenate(self.samples))
-
-
-def _patches(
-    graph: Graph,
-    op: Op,
-    values: Mapping[str, Array],
-    generator: np.random.Generator,
-    images: int,
-) -> Array:
-    count = max(8, PATCHES_PER_LAYER // images)
-    positions = Positions.drawn(graph.output_type(op).shape, op, count, generator)
-    return patches_at(op, values[op.inputs[0]], graph.types[op.inputs[1]].shape, positions)
 
 
 def finite_range(graph: Graph, name: str, data: Array) -> tuple[float, float]:

@@ -69,7 +69,7 @@ class EqualizeChannels:
 
     Attributes:
         plan: formats of the activations.
-        calibration: statistics of the graph's activations and patches.
+        calibration: statistics of the graph's activations.
         inputs: how pixels become real numbers.
         balance: how factors are chosen.
     """
@@ -87,25 +87,15 @@ class EqualizeChannels:
         """The statistics that the result of `run(graph)` has, without running it again."""
         analysis = self._analysis(graph)
         values = dict(self.calibration.values)
-        patches = dict(self.calibration.patches)
         for value in graph.activations():
             factors = analysis.of_value(value)
             if factors is None or value not in values:
                 continue
             values[value] = values[value].scaled(1 / factors)
-            for op in graph.consumers[value]:
-                if op.name in patches and op.inputs[0] == value:
-                    patches[op.name] = _scaled_patches(patches[op.name], factors)
-        return Calibration(values, self.calibration.images, patches)
+        return Calibration(values, self.calibration.images)
 
     def _analysis(self, graph: Graph) -> _Analysis:
         return _Analysis(self, graph)
-
-
-def _scaled_patches(patches: Array, factors: Array) -> Array:
-    groups, _, columns = patches.shape
-    inverse = (1 / factors).astype(np.float32).reshape(groups, -1)
-    return patches * np.repeat(inverse, columns // inverse.shape[1], axis=1)[:, None]
 
 
 class _Analysis:
