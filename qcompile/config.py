@@ -4,8 +4,9 @@
     [[input]]            name, abits, quantizer, scale, signed
     [[layer]]            name (or pattern), wbits, abits, quantizer, scale, signed
 
-A written plan holds the scale of every tensor. Those of an equalised network (`--effort` fast and
-up) mean nothing without the images they came from: a run from the plan wants --calib again.
+A written plan of `--effort nearest` holds the scale of every tensor, so a run from it needs no
+images. With the other efforts channels are equalised: scales come from the images again, and a
+scale in the file is one that the user gives to a tensor as the network has it.
 """
 
 from __future__ import annotations

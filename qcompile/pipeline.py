@@ -211,7 +211,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
         real, quantized, integer = lowered.real, lowered.quantized, lowered.integer
         if has_grids(compressed):
             real = compressed  # which rounds where the model does
-        plan = resolved_plan(quantized, plan)
+        plan = resolved_plan(quantized, plan, scales=real is network)
 
     feeds = [integer_feed(feed, integer, specs) for feed in source.feeds]
     with run.timed("emit"):

@@ -132,6 +132,8 @@ class _Analysis:
         layers = [self.options.plan.layers.get(op.name) for op in domain.writers]
         known = [op.output for op in domain.writers]
         known += [reading.op.inputs[0] for reading in domain.readings]
+        if any(self._has_own_scale(value) for value in domain.values):
+            return False
         return all(map(self._by_channel, known)) and all(
             layer is not None
             and not layer.output.is_float
@@ -139,6 +141,12 @@ class _Analysis:
             and layer.output.given_scale is None
             for layer in layers
         )
+
+    def _has_own_scale(self, value: str) -> bool:
+        """Whether the user gave a scale, which is one of the tensor as the network has it."""
+        producer = self.graph.producers.get(value)
+        layer = None if producer is None else self.options.plan.layers.get(producer.name)
+        return layer is not None and layer.scale is not None
 
     def _by_channel(self, value: str) -> bool:
         """Whether a value has statistics of each channel (`calibrate.MOST_CHANNELS`)."""

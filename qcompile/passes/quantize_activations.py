@@ -456,10 +456,16 @@ def softmax_levels(chosen: Format) -> int:
     return chosen.element(signed=False).high
 
 
-def resolved_plan(graph: Graph, plan: Plan) -> Plan:
-    """The plan with the scales and signs that a quantized graph came out with.
+def resolved_plan(graph: Graph, plan: Plan, scales: bool = True) -> Plan:
+    """The plan with the signs, and the scales, that a quantized graph came out with.
 
     Operators that quantization added (rescales) have no entry: they follow from the others.
+
+    Args:
+        graph: the quantized graph.
+        plan: what it was made by.
+        scales: False for a network whose channels were equalised: its scales mean nothing without
+            the factors, which come from the images again, as do these scales.
     """
 
     def resolved(layer: LayerPlan, value: str) -> LayerPlan:
@@ -467,7 +473,8 @@ def resolved_plan(graph: Graph, plan: Plan) -> Plan:
         if kind.quantization is None:
             return layer
         signed = kind.integer.signed
-        return dataclasses.replace(layer, scale=kind.quantization.scale[0], signed=signed)
+        scale = kind.quantization.scale[0] if scales else layer.scale
+        return dataclasses.replace(layer, scale=scale, signed=signed)
 
     return Plan(
         {name: resolved(layer, name) for name, layer in plan.inputs.items()},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -48,7 +47,7 @@ class LocalRunner:
                     while len(running) < most and (suspects or waiting):
                         name = suspects.popleft() if suspects else waiting.popleft()
                         attempts[name] += 1
-                        with spawn_environment(), _interrupts_ignored():
+                        with spawn_environment(), _interrupts_held_back():
                             running[pool.submit(_run, self.work, jobs[name])] = name
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in finished:
@@ -70,17 +69,14 @@ class LocalRunner:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes that start now ignore Ctrl-C until `_prepare`: while they import, all that they
-    could say of it is a traceback."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes that start now do not hear of Ctrl-C until `_prepare`: while they import, all that
+    they could say of it is a traceback. This process hears of it at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _problem: list[Any] = []
@@ -90,6 +86,7 @@ _problem: list[Any] = []
 def _prepare(problem: Any) -> None:
     # Ctrl-C reaches every process of the terminal; only the first one has something to say.
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     limit_threads(1)
     _problem[:] = [problem]
 

@@ -220,6 +220,7 @@ def test_what_cannot_be_rescaled_is_untouched(graph: Graph) -> None:
         {"quantizer": "dorefa"},
         {"layers": (LayerOverride("y", wbits="ternary", quantizer="twn"),)},
         {"layers": (LayerOverride("a", abits="32"),)},
+        {"layers": (LayerOverride("a", scale=0.05),)},
         {"layers": (LayerOverride("a", wbits="binary"), LayerOverride("y", wbits="binary"))},
     ],
 )
