@@ -41,6 +41,9 @@ MOST_COLUMNS = 9216
 340 MB, and several times that to invert."""
 FEWEST_BITS = 3
 """Up to here the scale that rounding starts from decides where it ends."""
+FEWEST_SAMPLES = 1.25
+"""Sampled outputs for each weight of a filter. With fewer the weights that fit them best say more
+of these samples than of other images."""
 FREE = (Quantizer.SCALED, Quantizer.FIXED, Quantizer.TERNARY)
 """Formats whose codes are free to move; the others follow a rule of their own."""
 
@@ -206,7 +209,7 @@ class Compensation:
             return Solved(None, kept_bias(weights, moments).reshape(-1))
         exact = exact_rows(rows, chosen)
         if exact is None and chosen.quantizer in FREE and moments.has_squares:
-            found = round_weights(weights, moments, self._grid(chosen))
+            found = round_weights(weights, moments, self._grid(chosen, x.shape[1] / x.shape[2]))
             quantized = QuantizedRows(
                 found.codes.reshape(rows.shape),
                 found.scales.reshape(-1),
@@ -218,7 +221,7 @@ class Compensation:
         real = quantized.reals().reshape(weights.shape)
         return Solved(quantized, kept_bias(real, moments).reshape(-1))
 
-    def _grid(self, chosen: Format) -> Grid:
+    def _grid(self, chosen: Format, samples_per_weight: float) -> Grid:
         recipe = self.recipe
         few = chosen.bits <= FEW_BITS
         return Grid(
@@ -227,7 +230,7 @@ class Compensation:
             None if chosen.q is None else chosen.q.step,
             recipe.rounds if few else min(1, recipe.rounds),
             recipe.sweeps if few else 0,
-            recipe.solves,
+            recipe.solves and samples_per_weight >= FEWEST_SAMPLES,
             recipe.starts if chosen.bits <= FEWEST_BITS else (1.0,),
         )
 
