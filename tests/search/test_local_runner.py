@@ -41,9 +41,13 @@ def test_no_jobs_start_no_processes() -> None:
 
 
 INTERRUPTED = """
+import signal
+
 from qcompile.search.local_runner import LocalRunner
 from tests.search import workers
 
+# As in a terminal: what a shell runs in the background starts with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     jobs = {str(value): {"value": value} for value in range(9)}
     for name, result in LocalRunner(1, workers.growing_double, 2).run(jobs):
