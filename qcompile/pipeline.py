@@ -45,11 +45,12 @@ from qcompile.passes.move_transposes import MoveTransposes
 from qcompile.passes.place_tensors import PlaceTensors
 from qcompile.passes.plan_buffers import PlanBuffers
 from qcompile.passes.prune_filters import PruneFilters
-from qcompile.passes.quantize_activations import QuantizeActivations, resolved_plan
+from qcompile.passes.quantize_activations import QuantizeActivations
 from qcompile.passes.quantize_weights import QuantizeWeights
 from qcompile.passes.recognise_group_norm import RecogniseGroupNorm
 from qcompile.passes.recognise_silu import RecogniseSilu
 from qcompile.passes.refit_readers import RefitReaders
+from qcompile.passes.resolved_plan import resolved_plan
 from qcompile.passes.select_output import SelectOutput
 from qcompile.plan import Plan
 from qcompile.printer import print_graph

@@ -25,7 +25,7 @@ from qcompile.ops.activation import Activation
 from qcompile.types import Array, CodebookKind, CodeLimits, IntType, Range, TensorType
 
 TABLE_BITS = 12
-"""Tables have at most this many bits of index."""
+"""Look-up tables and softmax take at most this many bits; wider inputs are rescaled first."""
 
 MOST_EXACT_DIGITS = 8
 """Formats with a fraction and more digits (Q8.8) round as every epilogue does: sums within 1/16 of

@@ -32,7 +32,6 @@ from qcompile.ops import (
     Div,
     LinearResize,
     Mul,
-    Pointwise,
     Rescale,
     Softmax,
     SumOp,
@@ -44,9 +43,10 @@ from qcompile.options import RangeMethod
 from qcompile.passes.activation_ranges import Member, Start, choose_scale
 from qcompile.passes.calibrate import Calibration, Statistics
 from qcompile.passes.imported_formats import is_imported
+from qcompile.passes.narrow_table_inputs import narrow_table_inputs
 from qcompile.passes.reader_energy import reader_energy
 from qcompile.passes.signs import nonnegative_values
-from qcompile.plan import Format, LayerPlan, Plan, Quantizer
+from qcompile.plan import Format, Plan, Quantizer
 from qcompile.types import (
     CodebookKind,
     IntType,
@@ -54,9 +54,6 @@ from qcompile.types import (
     Range,
     TensorType,
 )
-
-TABLE_BITS = 12
-"""Look-up tables and softmax take at most this many bits; wider inputs are rescaled first."""
 
 CONSTANT_OPERAND_BITS = 16
 
@@ -81,35 +78,8 @@ class QuantizeActivations:
     snap: bool = False
 
     def run(self, graph: Graph) -> Graph:
-        prepared = _narrow_table_inputs(graph, self.plan)
+        prepared = narrow_table_inputs(graph, self.plan)
         return _Annotator(self, *prepared).run()
-
-
-def _narrow_table_inputs(
-    graph: Graph, plan: Plan
-) -> tuple[Graph, Mapping[str, Format], Mapping[str, str]]:
-    """Puts a Rescale before tables whose input is too wide.
-
-    Returns the graph, the format of every value, and narrowed value -> the value it came from.
-    """
-    narrowed: dict[str, str] = {}
-    formats = {name: layer.output for name, layer in plan.inputs.items()}
-    formats.update({op.output: plan.layers[op.name].output for op in graph.ops})
-    rewriter = Rewriter(graph)
-    for op in graph.ops:
-        if not isinstance(op, Pointwise | Softmax):
-            continue
-        chosen = formats[op.inputs[0]]
-        if chosen.is_float or chosen.bits <= TABLE_BITS or formats[op.output].is_float:
-            continue
-        value = rewriter.add_value(f"{op.inputs[0]}.narrow")
-        formats[value] = Format(TABLE_BITS, chosen.quantizer)
-        narrowed[value] = op.inputs[0]
-        narrow = Rescale(
-            name=rewriter.fresh(f"{op.name}/narrow"), inputs=op.inputs, outputs=(value,)
-        )
-        rewriter.replace(op, narrow, dataclasses.replace(op, inputs=(value,)))
-    return rewriter.finish(), formats, narrowed
 
 
 class _Groups:
@@ -454,29 +424,3 @@ def softmax_levels(chosen: Format) -> int:
     if chosen.power_of_two_scale:
         return 1 << (chosen.bits - 1)
     return chosen.element(signed=False).high
-
-
-def resolved_plan(graph: Graph, plan: Plan, scales: bool = True) -> Plan:
-    """The plan with the signs, and the scales, that a quantized graph came out with.
-
-    Operators that quantization added (rescales) have no entry: they follow from the others.
-
-    Args:
-        graph: the quantized graph.
-        plan: what it was made by.
-        scales: False for a network whose channels were equalised: its scales mean nothing without
-            the factors, which come from the images again, as do these scales.
-    """
-
-    def resolved(layer: LayerPlan, value: str) -> LayerPlan:
-        kind = graph.types[value]
-        if kind.quantization is None:
-            return layer
-        signed = kind.integer.signed
-        scale = kind.quantization.scale[0] if scales else layer.scale
-        return dataclasses.replace(layer, scale=scale, signed=signed)
-
-    return Plan(
-        {name: resolved(layer, name) for name, layer in plan.inputs.items()},
-        {name: resolved(layer, graph.by_name[name].output) for name, layer in plan.layers.items()},
-    )
