@@ -62,6 +62,11 @@ def test_weights_are_packed_and_right(name: str, tmp_path: Path) -> None:
     actual = call(build([program], tmp_path), program, feeds)
     np.testing.assert_array_equal(actual["logits"], Executor(graph).run(feeds)["logits"])
     bits = BITS.get(name, weights.bits)
+    # Without SIMD kernels nothing is padded.
+    program = CBackend(entry="net", levels=()).emit(graph)
+    np.testing.assert_array_equal(
+        call(build([program], tmp_path / "plain"), program, feeds)["logits"], actual["logits"]
+    )
     for op in graph.ops:
         if len(op.inputs) == 2 and op.inputs[1].endswith(".w"):
             count = graph.constants[op.inputs[1]].size
@@ -79,7 +84,10 @@ def test_five_ternary_weights_in_a_byte(tmp_path: Path) -> None:
     np.testing.assert_array_equal(actual["logits"], Executor(graph).run(feeds)["logits"])
     name = graph.ops[1].name
     count = graph.constants[graph.ops[1].inputs[1]].size
-    assert program.layer_bytes[name].weights == -(-count // 5)
+    # Kernel rows of 3 taps of an odd number of channels are padded for SIMD kernels.
+    assert -(-count // 5) <= program.layer_bytes[name].weights < count / 5 * 1.4
+    plain = CBackend("net", ternary_packing=TernaryPacking.FIVE_PER_BYTE, levels=()).emit(graph)
+    assert plain.layer_bytes[name].weights == -(-count // 5)
 
 
 @needs_gcc
@@ -145,7 +153,11 @@ def test_header_serves_cxx(tmp_path: Path) -> None:
 
 def test_only_standard_headers_and_no_floats_inside() -> None:
     source = str(CBackend("net").emit(unet()).artifacts.files["net.c"])
-    assert set(re.findall(r"#include (\S+)", source)) == {'"net.h"', "<string.h>"}
+    standard = {'"net.h"', "<string.h>"}
+    vectors = {"<immintrin.h>", "<arm_neon.h>"}
+    assert standard <= set(re.findall(r"#include (\S+)", source)) <= standard | vectors
+    portable = str(CBackend("net", levels=()).emit(unet()).artifacts.files["net.c"])
+    assert set(re.findall(r"#include (\S+)", portable)) == standard
     assert "malloc" not in source
     assert "double" not in source
 
@@ -264,7 +276,7 @@ def test_a_bug_in_a_kernel_is_found_and_located(name: str) -> None:
     pattern, wrong = BUGS[name]
     files = dict(program.artifacts.files)
     source, count = re.subn(pattern, wrong, str(files["net.c"]))
-    assert count == 1
+    assert count >= 1
     files["net.c"] = source
     broken = dataclasses.replace(program, artifacts=Artifacts(files))
     result = verify(graph, broken, [image(graph)])

@@ -9,9 +9,11 @@ from qcompile.backends.artifacts import Artifacts
 from qcompile.backends.c.check import unsupported
 from qcompile.backends.c.context import Context
 from qcompile.backends.c.emitted import CProgram, LayerBytes
+from qcompile.backends.c.levels import ALL_LEVELS, Level
+from qcompile.backends.c.multiversion import add_recompiled
 from qcompile.backends.c.names import check_entry, identifier
-from qcompile.backends.c.program import Role, Step
-from qcompile.backends.c.render import Layout, render, scratch_name, value_name
+from qcompile.backends.c.program import ARENA_ALIGNMENT, Role, Step
+from qcompile.backends.c.render import WORK, Layout, render, scratch_name, value_name
 from qcompile.backends.c.table import PLANNERS
 from qcompile.backends.c.verify import VerifyResult, verify
 from qcompile.errors import Unsupported, UnsupportedError
@@ -23,7 +25,6 @@ from qcompile.passes.place_tensors import PlaceTensors
 from qcompile.passes.plan_buffers import Buffer, BufferPlan, PlanBuffers
 from qcompile.types import Array
 
-ALIGNMENT = 16
 LARGEST_ARENA = (1 << 31) - 1
 
 
@@ -35,11 +36,13 @@ class CBackend:
         entry: prefix of every public name and of the file names; a C identifier.
         separate_weights: put the packed weights into a file of their own.
         ternary_packing: how ternary weights are stored.
+        levels: instruction sets with kernels of their own in the file, besides portable C.
     """
 
     entry: str = "model"
     separate_weights: bool = False
     ternary_packing: TernaryPacking = TernaryPacking.TWO_BITS
+    levels: tuple[Level, ...] = ALL_LEVELS
 
     def __post_init__(self) -> None:
         check_entry(self.entry)
@@ -101,7 +104,7 @@ class CBackend:
         """One step for each operator, except concatenations that a convolution reads in parts."""
         choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
         joined = JoinConcats().run(graph, choices, placements)
-        context = Context(graph, choices, placements, self.ternary_packing, joined)
+        context = Context(graph, choices, placements, self.ternary_packing, joined, self.levels)
         steps = []
         for index, op in enumerate(graph.ops):
             if op.output in joined:
@@ -109,6 +112,9 @@ class CBackend:
             name = identifier(op.name, 24)
             step = Step(op, f"l{index:02d}_{name}" if name else f"l{index:02d}")
             PLANNERS[type(op)].plan(context, step, op)
+            if not any(context.type(value).is_float for value in (*op.inputs, *op.outputs)):
+                # Floats would be contracted into fused multiply-adds where the level has them.
+                add_recompiled(step, self.levels)
             steps.append(step)
         return steps
 
@@ -140,8 +146,10 @@ def plan_arena(graph: Graph, steps: Sequence[Step], keep_all: bool) -> BufferPla
             if pointer.value is None:
                 name = scratch_name(index, pointer.name)
                 buffers.append(Buffer(name, pointer.scratch_bytes, index, index))
-    plan = PlanBuffers(ALIGNMENT).run(buffers)
-    return BufferPlan(plan.offsets, max(plan.size, ALIGNMENT))
+        if step.work_bytes:
+            buffers.append(Buffer(scratch_name(index, WORK), step.work_bytes, index, index))
+    plan = PlanBuffers(ARENA_ALIGNMENT).run(buffers)
+    return BufferPlan(plan.offsets, max(plan.size, ARENA_ALIGNMENT))
 
 
 __all__ = ["CBackend", "CProgram", "LayerBytes", "plan_arena"]

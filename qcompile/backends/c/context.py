@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from qcompile.backends.c.levels import Level
 from qcompile.backends.c.names import c_type
 from qcompile.backends.c.program import Kernel, Pointer, Role, Step, kernel
 from qcompile.graph import Graph
@@ -69,6 +70,7 @@ class Context:
     placements: Mapping[str, Placement]
     ternary: TernaryPacking
     joined: Mapping[str, Concat]
+    levels: tuple[Level, ...]
 
     def type(self, value: str) -> TensorType:
         return self.graph.types[value]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcompile.backends.c.context import Context, View
-from qcompile.backends.c.epilogues import is_flat, plan_epilogue, real_constant
+from qcompile.backends.c.epilogues import constants_type, is_flat, plan_epilogue, real_constant
 from qcompile.backends.c.names import float_literal, integer_literal
 from qcompile.backends.c.program import Role, Step, kernel
 from qcompile.graph import Op
@@ -104,16 +104,18 @@ def plan_sum(context: Context, step: Step, op: Add | Mul | Div) -> None:
     described = step.shape("pair_shape", "shape", **fields)
     step.scratch(sums, "sums", row.sizes[0])
     stem = op.kind.lower()
+    quotient = [kernel("floor_ratio", shared=True)] if isinstance(op, Div) else []
     item = kernel(
         stem,
         types,
-        requires=[epilogue, kernel("floor_ratio")] if isinstance(op, Div) else [epilogue],
+        requires=[epilogue, *quotient],
         suffix="_" + epilogue.function,
         a=types[0],
         b=types[1],
         y=context.ctype(op.output),
         sums=sums,
         epilogue=epilogue.function,
+        constants=constants_type(epilogue),
     )
     extra = ""
     if isinstance(op, Add):
@@ -157,6 +159,7 @@ def plan_affine(context: Context, step: Step, op: Affine) -> None:
         sums=sums,
         offset=bool(shift),
         epilogue=epilogue.function,
+        constants=constants_type(epilogue),
     )
     step.calls.append(
         f"{step.use(item)}({kind.size // channels}, {channels}, {x}, {scale}{shift}, &epilogue, "
@@ -183,6 +186,7 @@ def plan_rescale(context: Context, step: Step, op: Rescale) -> None:
         y=context.ctype(op.output),
         sums=sums,
         epilogue=epilogue.function,
+        constants=constants_type(epilogue),
     )
     step.calls.append(
         f"{step.use(item)}({kind.size // channels}, {channels}, {x}, &epilogue, {y}, sums);"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -85,7 +86,7 @@ def _requantize(
     item = kernel(
         "requantize",
         [sums, y],
-        requires=[kernel("shift_floor", [product], type=product)],
+        requires=[kernel("shift_floor", [product], shared=True, type=product)],
         suffix=suffix,
         sums=sums,
         product=product,
@@ -95,6 +96,7 @@ def _requantize(
         one_clamp=one_clamp,
         negative=negative is not None,
     )
+    item = _with_constants(item, "requantize_constants")
     named: list[tuple[str, tuple[int, ...], str]] = [
         ("multiplier", epilogue.multipliers, product),
         ("bias", epilogue.biases, product),
@@ -136,8 +138,10 @@ def _thresholds(
 ) -> Kernel:
     sums, y = sums_type(op), context.ctype(op.output)
     flat = is_flat(op)
-    item = kernel(
-        "thresholds", [sums, y], suffix="" if flat else "_each", sums=sums, y=y, flat=flat
+    suffix = "" if flat else "_each"
+    item = _with_constants(
+        kernel("thresholds", [sums, y], suffix=suffix, sums=sums, y=y, flat=flat),
+        "thresholds_constants",
     )
     width = 1 if flat else channels
     limits = np.stack([_each(values, width) for values in epilogue.thresholds])
@@ -154,7 +158,23 @@ def _thresholds(
 
 def _declare(step: Step, item: Kernel, fields: Sequence[tuple[str, str]]) -> None:
     values = ", ".join(f".{name} = {value}" for name, value in fields)
-    step.locals.append(f"const {item.function}_constants epilogue = {{ {values} }};")
+    step.locals.append(f"const {constants_type(item)} epilogue = {{ {values} }};")
+
+
+def constants_type(epilogue: Kernel) -> str:
+    """The struct that holds the constants of an epilogue, at whatever level it is compiled."""
+    return str(dict(epilogue.settings)["constants"])
+
+
+def _with_constants(item: Kernel, template: str) -> Kernel:
+    """The epilogue, and apart from it, because all levels share it, the struct of its constants."""
+    name = f"{item.function}_constants"
+    struct = Kernel(template, name, item.settings, shared=True)
+    return dataclasses.replace(
+        item,
+        settings=(*item.settings, ("constants", name)),
+        requires=(struct, *item.requires),
+    )
 
 
 def _activate(context: Context, step: Step, op: SumOp, channels: int) -> Kernel:
@@ -176,6 +196,7 @@ def _activate(context: Context, step: Step, op: SumOp, channels: int) -> Kernel:
     )
     letters += "k" if settings["clip"] else ""
     name = f"activate_{letters}" if letters else "activate"
+    settings["constants"] = f"{name}_constants"
     item = Kernel("activate", name, tuple(settings.items()))
     fields: list[tuple[str, str]] = []
     if bias is not None:

@@ -7,18 +7,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcompile.backends.c.context import Context
-from qcompile.backends.c.epilogues import plan_epilogue
+from qcompile.backends.c.epilogues import constants_type, plan_epilogue
 from qcompile.backends.c.names import type_size
 from qcompile.backends.c.program import Kernel, Role, Step, kernel
-from qcompile.backends.c.weights import LENGTH_BLOCK, ROW_BLOCK, Block, plan_weights, round_up
+from qcompile.backends.c.weights import (
+    LENGTH_BLOCK,
+    ROW_BLOCK,
+    Block,
+    can_tile,
+    plan_rows,
+    plan_tiles,
+    round_up,
+)
 from qcompile.ops import Conv, ConvTranspose, MatMul
 from qcompile.passes.choose_kernels import KernelChoice
 from qcompile.passes.place_tensors import channels_last, natural
-from qcompile.types import Array, Shape
+from qcompile.types import Array, Range, Shape
 
 PATCH_BYTES = 24 * 1024
 """Patches of one tile stay in the first-level cache."""
 TILE_PIXELS = (8, 64)
+BYTE = Range(-128, 127)
 
 
 def plane(values: Sequence[int], default: int) -> tuple[int, int]:
@@ -88,25 +97,49 @@ def plan_conv(context: Context, step: Step, op: Conv) -> None:
         groups=op.groups,
         tile=tile,
     )
+    portable = step.variant(None)
     if choice.kernel == "conv_depthwise":
         taps = codes.reshape(out[1], -1).T
         block = Block(taps, 1, taps.shape[0], out[1])
-        plan_weights(context, step, op.inputs[1], choice.line, [block], "column")
-        step.scratch(choice.sums, "sums", out[1])
+        plan_rows(context, step, portable, op.inputs[1], choice.line, [block], "column")
+        portable.scratch(choice.sums, "sums", out[1])
         item = _layer_kernel("conv_depthwise", x_type, y_type, choice, epilogue)
-        step.calls.append(f"{step.use(item)}({described}, {x}, weights, &epilogue, {y}, sums);")
+        portable.calls.append(
+            f"{portable.use(item)}({described}, {x}, weights, &epilogue, {y}, sums);"
+        )
         return
     ordered = codes.transpose(0, 2, 3, 1)
-    block = Block(ordered, op.groups, per_group, codes[0].size)
-    plan_weights(context, step, op.inputs[1], choice.line, [block], "row")
-    step.scratch(choice.line, "patches", tile * length)
-    step.scratch(choice.sums, "sums", tile * rows)
+    # Without dilation the taps of a kernel row lie side by side, in x as in the weights.
+    segment = shape[1] * (codes.shape[3] if plane(op.dilations, 1)[1] == 1 else 1)
+    if has_tiles(context, op, choice, segment):
+        block = Block(ordered, 1, out[1], codes[0].size, segment)
+        plan_tiles(context, step, portable, op.inputs[1], choice.line, [block])
+    else:
+        block = Block(ordered, op.groups, per_group, codes[0].size)
+        plan_rows(context, step, portable, op.inputs[1], choice.line, [block], "row")
+    portable.scratch(choice.line, "patches", tile * length)
+    portable.scratch(choice.sums, "sums", tile * rows)
     if op.inputs[0] in context.joined:
         item = _joined_kernel([context.ctype(value) for value in parts], y_type, choice, epilogue)
     else:
         item = _layer_kernel("conv", x_type, y_type, choice, epilogue)
-    step.calls.append(
-        f"{step.use(item)}({described}, {x}, weights, &epilogue, {y}, patches, sums);"
+    portable.calls.append(
+        f"{portable.use(item)}({described}, {x}, weights, &epilogue, {y}, patches, sums);"
+    )
+
+
+def has_tiles(
+    context: Context, op: Conv | ConvTranspose | MatMul, choice: KernelChoice, segment: int
+) -> bool:
+    """The weights lie in tiles, for SIMD kernels: bytes times bytes, one group, 32-bit sums."""
+    x, weights = (context.type(value) for value in op.inputs[:2])
+    if x.is_float or weights.is_float or choice.sums != "int32_t" or not context.levels:
+        return False
+    return (
+        x.element.storage.itemsize == 1
+        and BYTE.contains(weights.codes)
+        and getattr(op, "groups", 1) == 1
+        and can_tile(context, op.inputs[1], segment)
     )
 
 
@@ -133,8 +166,12 @@ def plan_conv_transpose(context: Context, step: Step, op: ConvTranspose) -> None
             chosen = grouped[:, :, :, [k for k, _ in taps_y]][..., [k for k, _ in taps_x]]
             ordered = chosen.transpose(0, 2, 3, 4, 1)
             length = len(taps_y) * len(taps_x) * inputs
-            blocks.append(Block(ordered, op.groups, outputs, length))
-    plan_weights(context, step, op.inputs[1], choice.line, blocks, "row")
+            blocks.append(Block(ordered, op.groups, outputs, length, inputs))
+    portable = step.variant(None)
+    if has_tiles(context, op, choice, inputs):
+        plan_tiles(context, step, portable, op.inputs[1], choice.line, blocks)
+    else:
+        plan_rows(context, step, portable, op.inputs[1], choice.line, blocks, "row")
     longest = max(round_up(block.length, LENGTH_BLOCK) for block in blocks)
     tile = tile_pixels(longest, choice.line, -(-out[-1] // stride[1]))
     described = step.shape(
@@ -155,12 +192,12 @@ def plan_conv_transpose(context: Context, step: Step, op: ConvTranspose) -> None
         )
         offsets = [offset for taps in phases for _, offset in taps] or [0]
         tables.append(step.table(f"taps_{axis}", "int32_t", offsets, Role.TABLE))
-    step.scratch(choice.line, "patches", tile * longest)
-    step.scratch(choice.sums, "sums", tile * round_up(outputs, ROW_BLOCK))
+    portable.scratch(choice.line, "patches", tile * longest)
+    portable.scratch(choice.sums, "sums", tile * round_up(outputs, ROW_BLOCK))
     x_type, y_type = context.ctype(op.inputs[0]), context.ctype(op.output)
     item = _layer_kernel("conv_transpose", x_type, y_type, choice, epilogue)
-    step.calls.append(
-        f"{step.use(item)}({described}, {x}, weights, {', '.join(tables)}, &epilogue, {y}, "
+    portable.calls.append(
+        f"{portable.use(item)}({described}, {x}, weights, {', '.join(tables)}, &epilogue, {y}, "
         "patches, sums);"
     )
 
@@ -180,14 +217,18 @@ def plan_matmul(context: Context, step: Step, op: MatMul) -> None:
     described = step.shape(
         "matmul_shape", "shape", rows=width, inputs=inputs, outputs=outputs, tile=tile
     )
-    block = Block(np.ascontiguousarray(matrix.T), 1, outputs, inputs)
-    plan_weights(context, step, op.inputs[1], choice.line, [block], "row")
-    step.scratch(choice.line, "patches", tile * length)
-    step.scratch(choice.sums, "sums", tile * round_up(outputs, ROW_BLOCK))
+    block = Block(np.ascontiguousarray(matrix.T), 1, outputs, inputs, inputs)
+    portable = step.variant(None)
+    if has_tiles(context, op, choice, inputs):
+        plan_tiles(context, step, portable, op.inputs[1], choice.line, [block])
+    else:
+        plan_rows(context, step, portable, op.inputs[1], choice.line, [block], "row")
+    portable.scratch(choice.line, "patches", tile * length)
+    portable.scratch(choice.sums, "sums", tile * round_up(outputs, ROW_BLOCK))
     x_type, y_type = context.ctype(op.inputs[0]), context.ctype(op.output)
     item = _layer_kernel("matmul", x_type, y_type, choice, epilogue)
-    step.calls.append(
-        f"{step.use(item)}({described}, {x}, weights, &epilogue, {y}, patches, sums);"
+    portable.calls.append(
+        f"{portable.use(item)}({described}, {x}, weights, &epilogue, {y}, patches, sums);"
     )
 
 
@@ -232,6 +273,7 @@ def _layer_kernel(template: str, x: str, y: str, choice: KernelChoice, epilogue:
         line=choice.line,
         sums=choice.sums,
         epilogue=epilogue.function,
+        constants=constants_type(epilogue),
         gather=gather_name,
         dot_tile=dot_name,
     )
@@ -250,6 +292,7 @@ def _joined_kernel(parts: Sequence[str], y: str, choice: KernelChoice, epilogue:
         line=choice.line,
         sums=choice.sums,
         epilogue=epilogue.function,
+        constants=constants_type(epilogue),
         gather=",".join(item.function for item in gathers),
         dot_tile=dot.function,
     )

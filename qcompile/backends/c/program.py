@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from qcompile.backends.c.levels import Level
 from qcompile.backends.c.names import short, type_size
 from qcompile.graph import Op
 from qcompile.types import Array
@@ -25,6 +27,8 @@ class Kernel:
         settings: template variables.
         requires: the kernels it calls (their text comes first).
         needs_math: it calls <math.h>.
+        level: the instruction set it is compiled for; None for portable C.
+        shared: one text serves all levels: a type, or a scalar function that compilers inline.
     """
 
     template: str
@@ -32,6 +36,15 @@ class Kernel:
     settings: tuple[tuple[str, Setting], ...] = ()
     requires: tuple[Kernel, ...] = ()
     needs_math: bool = False
+    level: Level | None = None
+    shared: bool = False
+
+    def at(self, level: Level | None) -> Kernel:
+        """The same text compiled for `level`, as a function of its own."""
+        if level is None or self.level is level:
+            return self
+        function = f"{self.function}_{level.value.suffix}"
+        return dataclasses.replace(self, function=function, level=level)
 
 
 def kernel(
@@ -41,12 +54,14 @@ def kernel(
     requires: Sequence[Kernel] = (),
     suffix: str = "",
     needs_math: bool = False,
+    shared: bool = False,
     **settings: Setting,
 ) -> Kernel:
     """A kernel whose function is named after its template, types and epilogue."""
     parts = [template, *(short(name) for name in suffix_types)]
     name = "_".join(parts) + suffix
-    return Kernel(template, name, tuple(settings.items()), tuple(requires), needs_math)
+    fixed = tuple(settings.items())
+    return Kernel(template, name, fixed, tuple(requires), needs_math, shared=shared)
 
 
 class Role(enum.Enum):
@@ -97,9 +112,57 @@ class Pointer:
     writes: bool = False
 
 
+ARENA_ALIGNMENT = 16
+"""Bytes: what the caller's memory must be aligned to, as that of malloc is."""
+WORK_ALIGNMENT = 64
+"""Bytes: scratch memory of SIMD kernels begins where a cache line does."""
+
+
+@dataclass
+class Variant:
+    """One of several ways to compute a step; its planner fills it.
+
+    Attributes:
+        level: the instruction set it needs; None for portable C, which every machine can run.
+        scratch_bytes: memory it works in; the variants of a step share one region.
+        note: which kernel it is, for the comment.
+    """
+
+    level: Level | None
+    note: str = ""
+    pointers: list[str] = field(default_factory=list)
+    locals: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    kernels: list[Kernel] = field(default_factory=list)
+    scratch_bytes: int = 0
+
+    def use(self, item: Kernel) -> str:
+        """Notes that the variant calls `item`; returns the function's name."""
+        if item not in self.kernels:
+            self.kernels.append(item)
+        return item.function
+
+    def scratch(self, ctype: str, name: str, count: int) -> str:
+        """Memory of this variant only, aligned to `WORK_ALIGNMENT` (portable: to 16 bytes).
+
+        Returns:
+            The pointer's name.
+        """
+        alignment = WORK_ALIGNMENT if self.level is not None else 16
+        start = -(-self.scratch_bytes // alignment) * alignment
+        place = "work" if start == 0 else f"work + {start}"
+        self.pointers.append(f"{ctype} *const {name} = ({ctype} *)(void *)({place});")
+        self.scratch_bytes = start + max(1, count) * type_size(ctype)
+        return name
+
+
 @dataclass
 class Step:
-    """One operator as a block of the run function; filled by its planner."""
+    """One operator as a block of the run function; filled by its planner.
+
+    `before`, `calls` and `after` run on every machine, in this order. Where there are `variants`,
+    the best one that the machine can run takes the place of `calls`.
+    """
 
     op: Op
     prefix: str
@@ -112,6 +175,25 @@ class Step:
     after: list[str] = field(default_factory=list)
     kernels: list[Kernel] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    variants: list[Variant] = field(default_factory=list)
+
+    def variant(self, level: Level | None, note: str = "") -> Variant:
+        """A new way to compute this step. The portable one must be among them."""
+        result = Variant(level, note)
+        self.variants.append(result)
+        return result
+
+    @property
+    def all_kernels(self) -> list[Kernel]:
+        """The kernels of the step and of its variants."""
+        return [*self.kernels, *(item for variant in self.variants for item in variant.kernels)]
+
+    @property
+    def work_bytes(self) -> int:
+        """The region that the variants share, with room to align it; 0 without one."""
+        needed = max((variant.scratch_bytes for variant in self.variants), default=0)
+        simd = any(variant.level is not None for variant in self.variants)
+        return needed + (WORK_ALIGNMENT - ARENA_ALIGNMENT if simd and needed else 0)
 
     def use(self, item: Kernel) -> str:
         """Notes that the step calls `item`; returns the function's name."""

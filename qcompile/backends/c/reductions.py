@@ -8,7 +8,7 @@ import numpy as np
 
 from qcompile.backends.c.context import Context, View
 from qcompile.backends.c.elementwise import ROW_LOOPS
-from qcompile.backends.c.epilogues import plan_epilogue, real_constant
+from qcompile.backends.c.epilogues import constants_type, plan_epilogue, real_constant
 from qcompile.backends.c.layers import image_size, plane
 from qcompile.backends.c.names import float_literal
 from qcompile.backends.c.program import Kernel, Role, Step, kernel
@@ -39,6 +39,7 @@ def _sum_kernel(context: Context, op: SumOp, stem: str, epilogue: Kernel) -> Ker
         y=context.ctype(op.output),
         sums=sums_type(op),
         epilogue=epilogue.function,
+        constants=constants_type(epilogue),
     )
 
 
@@ -179,8 +180,8 @@ def plan_group_norm(context: Context, step: Step, op: GroupNorm) -> None:
     stem = "group_norm_float" if sums == "float" else "group_norm"
     requires = [epilogue]
     if sums != "float":
-        shift = kernel("shift_floor", ["int64_t"], type="int64_t")
-        requires = [shift, kernel("square_root"), epilogue]
+        shift = kernel("shift_floor", ["int64_t"], shared=True, type="int64_t")
+        requires = [shift, kernel("square_root", shared=True), epilogue]
     item = kernel(
         stem,
         [x_type],
@@ -191,6 +192,7 @@ def plan_group_norm(context: Context, step: Step, op: GroupNorm) -> None:
         y=context.ctype(op.output),
         sums=sums,
         epilogue=epilogue.function,
+        constants=constants_type(epilogue),
     )
     step.calls.append(f"{step.use(item)}({described}, {x}, {extra}&epilogue, {y}, sums);")
 

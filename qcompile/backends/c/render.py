@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from qcompile.backends.c import vectors as test_vectors
+from qcompile.backends.c.levels import ALL_LEVELS, Family
 from qcompile.backends.c.names import (
     c_type,
     comment_lines,
@@ -23,13 +24,24 @@ from qcompile.backends.c.names import (
     string_text,
     unique,
 )
-from qcompile.backends.c.program import Kernel, Role, Shape, Step, Table
+from qcompile.backends.c.program import (
+    ARENA_ALIGNMENT,
+    WORK_ALIGNMENT,
+    Kernel,
+    Role,
+    Shape,
+    Step,
+    Table,
+    Variant,
+)
 from qcompile.graph import Graph
 from qcompile.passes.place_tensors import Placement
 from qcompile.passes.plan_buffers import BufferPlan
 from qcompile.types import Array, FloatType, TensorType, q_format
 
 COLUMNS = 100
+WORK = "work"
+"""Name of the memory that the variants of a step share."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +147,15 @@ def all_kernels(steps: Sequence[Step]) -> list[Kernel]:
             raise ValueError(f"two kernels are named {item.function}")
 
     for step in steps:
-        for item in step.kernels:
+        for item in step.all_kernels:
             visit(item)
     return list(found.values())
+
+
+def families(steps: Sequence[Step]) -> list[str]:
+    """The guards of the instruction sets that some step has a variant for."""
+    used = {item.level.value.family for item in all_kernels(steps) if item.level is not None}
+    return [family.value for family in Family if family in used]
 
 
 @cache
@@ -160,7 +178,15 @@ def environment(trim: bool = True) -> jinja2.Environment:
 def kernel_text(item: Kernel) -> str:
     """The C function of one kernel."""
     template = environment(trim=False).get_template(f"kernels/{item.template}.c.j2")
-    return template.render(function=item.function, **dict(item.settings)).strip() + "\n"
+    settings = dict(item.settings)
+    level = item.level
+    if level is not None:
+        settings |= {"level": level.value.suffix, "vector_bytes": level.value.vector_bytes}
+    text = template.render(function=item.function, **settings).strip() + "\n"
+    if level is None:
+        return text
+    text = re.sub("^static ", f"{level.target} static ", text, flags=re.MULTILINE)
+    return f"#if defined({level.value.family.value})\nVECTORS_BEGIN\n{text}VECTORS_END\n#endif\n"
 
 
 def table_values(table: Table) -> str:
@@ -257,6 +283,33 @@ def pointer_lines(layout: Layout, index: int, step: Step, public: Mapping[str, s
     return lines
 
 
+def dispatched(step: Step) -> list[str]:
+    """The calls of a step, with the choice among its variants."""
+    if not step.variants:
+        return step.calls
+    lines = []
+    for family in Family:
+        found = [v for v in step.variants if v.level is not None and v.level.value.family is family]
+        if not found:
+            continue
+        lines.append(f"#if defined({family.value})")
+        for variant in sorted(found, key=lambda v: -v.level.value.rank if v.level else 0):
+            assert variant.level is not None
+            lines.append(f"if (level >= {variant.level.macro}) {{")
+            lines += variant_lines(variant)
+            lines.append("} else")
+        lines.append("#endif")
+    (portable,) = (variant for variant in step.variants if variant.level is None)
+    return [*lines, "{", *variant_lines(portable), "}"]
+
+
+def variant_lines(variant: Variant) -> list[str]:
+    """The body of one variant, indented."""
+    comment = [f"/* {comment_text(variant.note)} */"] if variant.note else []
+    declared = [line for text in variant.locals for line in wrapped(text)]
+    return [f"    {line}" for line in [*comment, *variant.pointers, *declared, *variant.calls]]
+
+
 def offset_macro(layout: Layout, index: int, name: str, value: str | None) -> str:
     """Name of the constant that holds a buffer's offset."""
     if value is None:
@@ -274,6 +327,8 @@ def offsets(layout: Layout) -> list[tuple[str, int, int]]:
     for index, step in enumerate(layout.steps):
         names = [(value, None) for value in step.op.outputs if value not in layout.graph.outputs]
         scratch = [(None, pointer.name) for pointer in step.pointers if pointer.value is None]
+        if step.work_bytes:
+            scratch.append((None, WORK))
         for value, local in [*names, *scratch]:
             key = value_name(value) if value is not None else scratch_name(index, local or "")
             macro = offset_macro(layout, index, local or "", value)
@@ -296,7 +351,8 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
             "shapes": [line for shape in step.shapes for line in wrapped(shape_text(shape))],
             "pointers": pointer_lines(layout, index, step, names),
             "locals": [line for text in step.locals for line in wrapped(text)],
-            "calls": [*step.before, *step.calls, *step.after],
+            "work": offset_macro(layout, index, WORK, None) if step.work_bytes else "",
+            "calls": [*step.before, *dispatched(step), *step.after],
         }
         for index, step in enumerate(layout.steps)
     ]
@@ -323,7 +379,11 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
         "passed": passed,
         "release_bytes": layout.release.size,
         "debug_bytes": layout.debug.size,
-        "alignment": 16,
+        "alignment": ARENA_ALIGNMENT,
+        "work_alignment": WORK_ALIGNMENT,
+        "families": families(layout.steps),
+        "uses_work": any(step.work_bytes for step in layout.steps),
+        "levels": ALL_LEVELS,
         "offsets": offsets(layout),
         "needs_math": layout.needs_math,
         "has_floats": test_vectors.has_float_island(graph),

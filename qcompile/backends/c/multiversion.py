@@ -1,0 +1,69 @@
+"""Portable kernels compiled once more for wider vectors.
+
+Kernels are plain loops over channels or pixels, which compilers vectorise with whatever
+instructions they may use. A step without a kernel of its own for a level runs the same text
+compiled for that level.
+
+    max_pool_u8(...)   ->   level >= LEVEL_AVX2 ? max_pool_u8_avx2(...) : max_pool_u8(...)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+
+from qcompile.backends.c.levels import Level
+from qcompile.backends.c.program import Kernel, Step, Variant
+
+RECOMPILED = (Level.AVX2,)
+"""Where wider vectors pay: AVX-512 brings little more to them and longer compile times, and NEON is
+what compilers use on aarch64 anyway."""
+
+
+def add_recompiled(step: Step, levels: Iterable[Level]) -> None:
+    """Adds variants to an integer step for those of `levels` that it has no variant for."""
+    wanted = [level for level in levels if level in RECOMPILED]
+    if not step.variants and wanted and step.kernels:
+        portable = step.variant(None)
+        portable.calls, step.calls = step.calls, []
+        # Copies before and after the calls are the same on every machine.
+        words = set(re.findall(r"\w+", " ".join(portable.calls)))
+        portable.kernels = [item for item in step.kernels if item.function in words]
+    known = {variant.level for variant in step.variants}
+    portables = [variant for variant in step.variants if variant.level is None]
+    for level in wanted:
+        if level not in known and portables:
+            step.variants.append(_recompiled(portables[0], level))
+
+
+def _recompiled(portable: Variant, level: Level) -> Variant:
+    names: dict[str, str] = {}
+    kernels = [_compiled_for(item, level, names) for item in portable.kernels]
+    return Variant(
+        level,
+        portable.note,
+        list(portable.pointers),
+        list(portable.locals),
+        [_renamed(call, names) for call in portable.calls],
+        kernels,
+        portable.scratch_bytes,
+    )
+
+
+def _compiled_for(item: Kernel, level: Level, names: dict[str, str]) -> Kernel:
+    """`item` and what it calls, for `level`; notes the old and new names."""
+    if item.shared:
+        return item
+    requires = tuple(_compiled_for(required, level, names) for required in item.requires)
+    settings = tuple(
+        (key, _renamed(value, names) if isinstance(value, str) else value)
+        for key, value in item.settings
+    )
+    result = dataclasses.replace(item, requires=requires, settings=settings).at(level)
+    names[item.function] = result.function
+    return result
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), text)
