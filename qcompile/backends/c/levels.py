@@ -1,7 +1,8 @@
 """The instruction sets that one emitted file serves, besides portable C99.
 
-x86-64 chooses once per run among the levels the processor has; elsewhere the compiler's target
-decides. A level includes the ones below it in its family.
+x86-64 chooses once per run among the levels the processor has, and so does aarch64 where gcc
+compiles for Linux; elsewhere the compiler's target decides. A level includes the ones below it in
+its family.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Instructions:
         suffix: of the functions compiled for it.
         vector_bytes: how wide its kernels' vectors are.
         shown: what `<entry>_instructions()` calls it.
+        guard: the macro that is defined where compilers know it.
     """
 
     family: Family
@@ -34,16 +36,19 @@ class Instructions:
     suffix: str
     vector_bytes: int
     shown: str
+    guard: str
 
 
 class Level(enum.Enum):
     """The levels with kernels of their own."""
 
-    AVX2 = Instructions(Family.X86, 1, "avx2", 32, "AVX2")
-    VNNI = Instructions(Family.X86, 2, "vnni", 32, "AVX-512 VNNI, 256-bit vectors")
-    VNNI512 = Instructions(Family.X86, 3, "vnni512", 64, "AVX-512 VNNI, 512-bit vectors")
-    NEON = Instructions(Family.NEON, 1, "neon", 16, "NEON")
-    DOT = Instructions(Family.NEON, 2, "dot", 16, "NEON with dot products")
+    AVX2 = Instructions(Family.X86, 1, "avx2", 32, "AVX2", "QCOMPILE_X86")
+    VNNI = Instructions(Family.X86, 2, "vnni", 32, "AVX-512 VNNI, 256-bit vectors", "QCOMPILE_X86")
+    VNNI512 = Instructions(
+        Family.X86, 3, "vnni512", 64, "AVX-512 VNNI, 512-bit vectors", "QCOMPILE_X86"
+    )
+    NEON = Instructions(Family.NEON, 1, "neon", 16, "NEON", "QCOMPILE_NEON")
+    DOT = Instructions(Family.NEON, 2, "dot", 16, "NEON with dot products", "QCOMPILE_DOT")
 
     @property
     def macro(self) -> str:

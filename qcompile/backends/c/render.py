@@ -186,7 +186,7 @@ def kernel_text(item: Kernel) -> str:
     if level is None:
         return text
     text = re.sub("^static ", f"{level.target} static ", text, flags=re.MULTILINE)
-    return f"#if defined({level.value.family.value})\nVECTORS_BEGIN\n{text}VECTORS_END\n#endif\n"
+    return f"#if defined({level.value.guard})\nVECTORS_BEGIN\n{text}VECTORS_END\n#endif\n"
 
 
 def table_values(table: Table) -> str:
@@ -295,9 +295,10 @@ def dispatched(step: Step) -> list[str]:
         lines.append(f"#if defined({family.value})")
         for variant in sorted(found, key=lambda v: -v.level.value.rank if v.level else 0):
             assert variant.level is not None
-            lines.append(f"if (level >= {variant.level.macro}) {{")
-            lines += variant_lines(variant)
-            lines.append("} else")
+            branch = [f"if (level >= {variant.level.macro}) {{", *variant_lines(variant), "} else"]
+            guard = variant.level.value.guard
+            guarded = guard != family.value
+            lines += [f"#if defined({guard})", *branch, "#endif"] if guarded else branch
         lines.append("#endif")
     (portable,) = (variant for variant in step.variants if variant.level is None)
     return [*lines, "{", *variant_lines(portable), "}"]
