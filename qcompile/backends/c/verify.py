@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from qcompile.backends.c.emitted import CProgram
-from qcompile.backends.c.render import Layout, harness
+from qcompile.backends.c.render import Layout, families, harness
 from qcompile.backends.c.vectors import has_float_island
 from qcompile.errors import ToolError
 from qcompile.graph import Graph, Op, Stage
@@ -26,6 +26,8 @@ from qcompile.types import Array
 
 COMPILERS = ("cc", "gcc", "clang")
 COMPILE_SECONDS = 600
+BUILD_FLAGS = {"debug": "-D{entry}_TAPS", "release": "", "portable": "-DQCOMPILE_PORTABLE"}
+"""What each build defines."""
 FLOAT_LIMIT = 1e-4
 """Largest difference of one float operator, relative to the largest magnitude of its output.
 
@@ -40,8 +42,8 @@ class VerifyResult:
     """What the comparison found.
 
     Attributes:
-        mismatch: the first difference, None if release and debug builds agree with the simulator.
-        build: 'debug' or 'release', where the mismatch was seen ('' without one).
+        mismatch: the first difference, None if all builds agree with the simulator.
+        build: 'debug', 'release' or 'portable', where it was seen ('' without one).
         runs: how many inputs were compared.
         values: tensors compared for each input, outputs included.
         elements: elements compared altogether.
@@ -84,7 +86,8 @@ def verify(
     """Runs C and simulator on the same inputs and compares every tensor.
 
     The debug build shares its kernels with the release build but keeps every operator's output, so
-    that the first operator that differs is named. The release build's outputs must be the same.
+    that the first operator that differs is named. The release build's outputs must be the same, and
+    those of a build without SIMD kernels, where the file has any: both use what this machine has.
 
     Args:
         graph: the INTEGER graph that `program` was emitted from.
@@ -104,14 +107,20 @@ def verify(
         program.artifacts.write(folder)
         (folder / "harness.c").write_text(harness(program.layout), encoding="utf-8")
         debug = _execute(program.layout, compiler, folder, "debug", feeds_list)
-        release = _execute(program.layout, compiler, folder, "release", feeds_list)
-    for feeds, all_values, outputs in zip(feeds_list, debug, release, strict=True):
+        builds = ["release", "portable"] if families(program.layout.steps) else ["release"]
+        others = {
+            name: _execute(program.layout, compiler, folder, name, feeds_list) for name in builds
+        }
+    for index, (feeds, all_values) in enumerate(zip(feeds_list, debug, strict=True)):
         values = len(all_values)
-        elements += sum(array.size for array in (*all_values.values(), *outputs.values()))
+        elements += sum(array.size for array in all_values.values())
         mismatch, build = reference.compare(feeds, all_values), "debug"
-        if mismatch is None:
-            wanted = {value: all_values[value] for value in outputs}
-            mismatch, build = compare_runs(wanted, outputs, graph), "release"
+        for name in builds:
+            outputs = others[name][index]
+            elements += sum(array.size for array in outputs.values())
+            if mismatch is None:
+                wanted = {value: all_values[value] for value in outputs}
+                mismatch, build = compare_runs(wanted, outputs, graph), name
         if mismatch is not None:
             break
     return VerifyResult(
@@ -241,7 +250,7 @@ def _execute(
 ) -> list[dict[str, Array]]:
     """Outputs (debug: and every other activation) of each run, in logical order."""
     binary = folder / f"harness-{build}"
-    flags = [f"-D{layout.entry.upper()}_TAPS"] if build == "debug" else []
+    flags = BUILD_FLAGS[build].format(entry=layout.entry.upper()).split()
     sources = [str(folder / "harness.c"), str(folder / f"{layout.entry}.c")]
     libraries = ["-lm"] if layout.needs_math else []
     command = [
