@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcompile.backends.c.context import Context
+from qcompile.backends.c.conv_direct import plan_direct
+from qcompile.backends.c.direct_layer import Part, conv_layer, conv_transpose_layer, matmul_layer
 from qcompile.backends.c.epilogues import constants_type, plan_epilogue
 from qcompile.backends.c.names import type_size
 from qcompile.backends.c.program import Kernel, Role, Step, kernel
@@ -113,7 +115,18 @@ def plan_conv(context: Context, step: Step, op: Conv) -> None:
     segment = shape[1] * (codes.shape[3] if plane(op.dilations, 1)[1] == 1 else 1)
     if has_tiles(context, op, choice, segment):
         block = Block(ordered, 1, out[1], codes[0].size, segment)
-        plan_tiles(context, step, portable, op.inputs[1], choice.line, [block])
+        table = plan_tiles(context, step, portable, op.inputs[1], choice.line, [block])
+        layer = conv_layer(
+            _input_parts(context, parts, x),
+            size,
+            out_size,
+            _input_codes(context, parts),
+            ordered,
+            plane(op.strides, 1),
+            plane(op.pads_begin, 0),
+            plane(op.dilations, 1),
+        )
+        plan_direct(context, step, layer, table, epilogue, y, context.levels)
     else:
         block = Block(ordered, op.groups, per_group, codes[0].size)
         plan_rows(context, step, portable, op.inputs[1], choice.line, [block], "row")
@@ -126,6 +139,23 @@ def plan_conv(context: Context, step: Step, op: Conv) -> None:
     portable.calls.append(
         f"{portable.use(item)}({described}, {x}, weights, &epilogue, {y}, patches, sums);"
     )
+
+
+def _input_parts(context: Context, values: Sequence[str], x: str) -> list[Part]:
+    """What a convolution reads: `x`, or the values that a concatenation would have joined."""
+    names = [x] if len(values) == 1 else [f"x{index}" for index in range(len(values))]
+    return [
+        Part(name, context.ctype(value), context.type(value).shape[1])
+        for name, value in zip(names, values, strict=True)
+    ]
+
+
+def _input_codes(context: Context, values: Sequence[str]) -> Range:
+    """The codes of all inputs, and that of padding."""
+    codes = Range(0, 0)
+    for value in values:
+        codes = codes.union(context.type(value).codes)
+    return codes
 
 
 def has_tiles(
@@ -169,7 +199,17 @@ def plan_conv_transpose(context: Context, step: Step, op: ConvTranspose) -> None
             blocks.append(Block(ordered, op.groups, outputs, length, inputs))
     portable = step.variant(None)
     if has_tiles(context, op, choice, inputs):
-        plan_tiles(context, step, portable, op.inputs[1], choice.line, blocks)
+        table = plan_tiles(context, step, portable, op.inputs[1], choice.line, blocks)
+        layer = conv_transpose_layer(
+            _input_parts(context, op.inputs[:1], x)[0],
+            image_size(shape),
+            image_size(out),
+            _input_codes(context, op.inputs[:1]),
+            phases_y,
+            phases_x,
+            [block.codes.reshape(outputs, -1, inputs) for block in blocks],
+        )
+        plan_direct(context, step, layer, table, epilogue, y, context.levels)
     else:
         plan_rows(context, step, portable, op.inputs[1], choice.line, blocks, "row")
     longest = max(round_up(block.length, LENGTH_BLOCK) for block in blocks)
@@ -220,7 +260,10 @@ def plan_matmul(context: Context, step: Step, op: MatMul) -> None:
     block = Block(np.ascontiguousarray(matrix.T), 1, outputs, inputs, inputs)
     portable = step.variant(None)
     if has_tiles(context, op, choice, inputs):
-        plan_tiles(context, step, portable, op.inputs[1], choice.line, [block])
+        table = plan_tiles(context, step, portable, op.inputs[1], choice.line, [block])
+        part = Part(x, context.ctype(op.inputs[0]), inputs)
+        layer = matmul_layer(part, width, _input_codes(context, op.inputs[:1]), matrix)
+        plan_direct(context, step, layer, table, epilogue, y, context.levels)
     else:
         plan_rows(context, step, portable, op.inputs[1], choice.line, [block], "row")
     portable.scratch(choice.line, "patches", tile * length)

@@ -1,0 +1,120 @@
+"""Which tile computes a direct convolution: instructions, pixels, filters, proven ranges.
+
+A tile keeps the sums of some pixels times some filters in registers. It needs a cycle for each two
+products of vectors or each two loads, whichever is more; fewer than `LATENCY` sums leave the
+multipliers idle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcompile.backends.c.direct_layer import DirectLayer
+from qcompile.backends.c.levels import Level
+from qcompile.backends.c.program import Kernel, Setting, kernel
+from qcompile.backends.c.weights import TILE_DEPTH, round_up
+from qcompile.types import Array, Range
+
+INT16 = Range(-(1 << 15), (1 << 15) - 1)
+SHORTEST_REACH = 16
+"""Bytes: summing in 16 bits pays from here on."""
+LATENCY = 10
+WIDEST_SHARED = 5
+"""Kernels up to this width can share loaded inputs among neighbouring pixels."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The kernel of the inner loops: which, and its size."""
+
+    template: str
+    pixels: int
+    vectors: int
+    filters: int
+    form: str | int
+    reach: int = 0
+
+
+def choose_tile(layer: DirectLayer, level: Level) -> Tile:
+    """The kernel and its size that need the fewest cycles for a row of outputs."""
+    across = level.value.vector_bytes // 4
+    if level is Level.AVX2:
+        reach = short_reach(layer)
+        form = "wide" if reach == 0 else "short" if reach >= SHORTEST_REACH else "pairs"
+        vectors = 1 if layer.filters <= 8 else 2
+        pixels = _pixels(layer.columns, 4 if vectors == 2 else 8, vectors, 0)
+        return Tile("tile_avx2", pixels, vectors, 8 * vectors, form, reach)
+    shared = layer.kernel_width
+    if shared == 1 or shared > 5 or layer.step[1] != 1 or layer.channels % TILE_DEPTH:
+        shared = 0
+    # A vector of 16 filters with shared taps needs fewest loads; without, two share a load.
+    vectors = 1 if layer.filters <= across or (shared and across == 16) else 2
+    shared = shared if vectors == 1 else 0
+    if vectors == 2 and across == 16 and layer.filters % 32:
+        vectors = 1
+    most = 16 if shared else 12 if vectors == 1 else 8
+    pixels = _pixels(layer.columns, most, vectors, shared)
+    return Tile("tile_vnni", pixels, vectors, across * vectors, shared)
+
+
+def _pixels(columns: int, most: int, vectors: int, shared: int) -> int:
+    """Pixels of a tile, so that a row of `columns` needs the fewest cycles."""
+
+    def cycles(pixels: int) -> float:
+        loads = (pixels + 2 * shared - 1) / shared if shared else pixels + vectors
+        return -(-columns // pixels) * max(pixels * vectors, loads, LATENCY)
+
+    return min(range(1, most + 1), key=lambda pixels: (cycles(pixels), -pixels))
+
+
+def short_reach(layer: DirectLayer) -> int:
+    """Bytes of a filter's weights whose products with any input add up in 16 bits, in pairs.
+
+    Products of neighbouring inputs are added first, so a dword of four gives two sums of 16 bits;
+    a tile adds `reach / 4` dwords to each of them, beginning at multiples of that, before it widens
+    them. Returns 0 where even a single pair exceeds 16 bits.
+    """
+    highest = layer.inputs.high + layer.offset
+    reach = max(phase.depth for phase in layer.phases)
+    for phase in layer.phases:
+        if phase.depth == 0:
+            continue
+        codes = np.zeros((layer.filters, len(phase.taps), layer.segment), np.int64)
+        codes[:, :, : phase.codes.shape[2]] = phase.codes
+        pairs = codes.reshape(layer.filters, phase.depth // TILE_DEPTH, 2, 2)
+        bounds = [
+            highest * np.minimum(pairs, 0).sum(axis=3),
+            highest * np.maximum(pairs, 0).sum(axis=3),
+        ]
+        while reach > 0 and not all(_adds_up(bound, reach // TILE_DEPTH) for bound in bounds):
+            flushes = -(-phase.depth // reach) + 1
+            shorter = round_up(-(-phase.depth // flushes), TILE_DEPTH)
+            reach = shorter if shorter < reach else reach - TILE_DEPTH
+    return reach
+
+
+def _adds_up(bound: Array, dwords: int) -> bool:
+    """Sums over `dwords` along axis 1, from each multiple of it on, fit in 16 bits."""
+    sums = np.add.reduceat(bound, np.arange(0, bound.shape[1], dwords), axis=1)
+    return INT16.contains(Range(int(sums.min()), int(sums.max())))
+
+
+def tile_kernel(tile: Tile, level: Level) -> Kernel:
+    """The kernel that computes `tile`."""
+    form = f"_{tile.form}" if tile.template == "tile_avx2" else f"_k{tile.form}"
+    settings: dict[str, Setting] = {
+        "form" if tile.template == "tile_avx2" else "kernel_width": tile.form,
+        "pixels": tile.pixels,
+        "vectors": tile.vectors,
+    }
+    return Kernel(
+        tile.template,
+        f"{tile.template}_{tile.pixels}x{tile.filters}{form if tile.form else ''}",
+        tuple(settings.items()),
+        (
+            Kernel("conv_direct_shape", "conv_direct_shape", shared=True),
+            kernel("load_dword", shared=True),
+        ),
+    ).at(level)

@@ -1,0 +1,62 @@
+"""The epilogue of SIMD kernels on x86: in vectors by hand where it has the common form."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qcompile.backends.c.levels import Family, Level
+from qcompile.backends.c.program import Kernel
+from qcompile.numerics import Requantize
+from qcompile.ops import SumOp
+from qcompile.types import Array, Range
+
+INT32 = Range(-(1 << 31), (1 << 31) - 1)
+
+
+def level_epilogue(epilogue: Kernel, level: Level, op: SumOp, sums: tuple[Array, Array]) -> Kernel:
+    """The kernel that applies the epilogue of `op` at `level`, to rows of int32 sums.
+
+    Args:
+        epilogue: the portable kernel.
+        level: the instruction set.
+        op: whose epilogue it is.
+        sums: (lowest, highest) sum of each channel.
+
+    Returns:
+        `requantize_x86` for one shift, one pair of limits and 32-bit products, all channels scaled
+        by one line; else the portable text compiled for the level.
+    """
+    plain = epilogue.at(level)
+    settings = dict(epilogue.settings)
+    if (
+        level.value.family is not Family.X86
+        or epilogue.template != "requantize"
+        or settings["sums"] != "int32_t"
+        or settings["product"] != "int32_t"
+        or settings["y"] not in ("uint8_t", "int8_t")
+        or not settings["one_shift"]
+        or not settings["one_clamp"]
+        or settings["negative"]
+        or not isinstance(op.epilogue, Requantize)
+    ):
+        return plain
+    clip = not _products_fit(op.epilogue, sums)
+    function = epilogue.function.replace("requantize", "requantize_x86", 1)
+    chosen = ("flat", "y", "constants")
+    return Kernel(
+        "requantize_x86",
+        function + ("" if clip else "_unclipped"),
+        (*((name, settings[name]) for name in chosen), ("clip", clip), ("rest", plain.function)),
+        (*epilogue.requires, plain),
+    ).at(level)
+
+
+def _products_fit(epilogue: Requantize, sums: tuple[Array, Array]) -> bool:
+    """Sums that are not limited first give 32-bit products nevertheless."""
+    products = [
+        limit.astype(object) * np.array(epilogue.multipliers, object)
+        + offset * np.array(epilogue.biases, object)
+        for limit in sums
+        for offset in (0, 1)
+    ]
+    return all(INT32.contains(Range(min(item), max(item))) for item in products)
