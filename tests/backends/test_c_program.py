@@ -264,7 +264,7 @@ def test_a_wrong_float_layer_is_found() -> None:
 
 BUGS = {
     "rounding": (r"\+ bias\[c\], shift", "+ bias[c] - 1, shift"),
-    "first pixel of a pool": (r"y\[c\] = in\[c\] > y\[c\]", "y[c] = in[c] >= y[c] + 2"),
+    "first pixel of a pool": (r"= first\[c\] > last\[c\]", "= first[c] >= last[c] + 2"),
 }
 
 

@@ -40,6 +40,19 @@ def plan_max_pool(context: Context, step: Step, op: MaxPool) -> None:
         channels=kind.shape[1],
     )
     ctype = context.ctype(op.inputs[0])
+    window, stride = plane(op.kernel, 1), plane(op.strides, 1)
+    size, out_size = image_size(kind.shape), image_size(out)
+    inside = all(n * k <= total for n, k, total in zip(out_size, window, size, strict=True))
+    if (
+        isinstance(kind.element, IntType)
+        and window == stride
+        and inside
+        and not any((*op.pads_begin, *(d - 1 for d in op.dilations)))
+    ):
+        item = kernel("max_pool_tiles", [ctype], type=ctype)
+        rows = step.scratch(ctype, "rows", size[1] * kind.shape[1])
+        step.calls.append(f"{step.use(item)}({described}, {x}, {rows}, {y});")
+        return
     literal = "-INFINITY"
     if isinstance(kind.element, IntType):
         literal = integer_literal(kind.element.low, ctype)

@@ -62,7 +62,7 @@ PLANNERS: Mapping[type[Op], Row] = {
     ops.ReduceMean: _strided(reductions.plan_reduce_mean, "reduce_mean", rank=5),
     ops.LinearResize: _image(reductions.plan_linear_resize, "linear_resize"),
     ops.GroupNorm: _strided(reductions.plan_group_norm, "group_norm", "group_norm_float"),
-    ops.MaxPool: _image(movement.plan_max_pool, "max_pool"),
+    ops.MaxPool: _image(movement.plan_max_pool, "max_pool", "max_pool_tiles"),
     ops.NearestResize: _image(movement.plan_nearest_resize, "nearest_resize"),
     ops.Concat: _strided(movement.plan_concat, "strided_copy"),
     ops.Pad: _strided(movement.plan_pad, "pad", "strided_copy"),
