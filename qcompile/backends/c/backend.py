@@ -14,16 +14,18 @@ from qcompile.backends.c.multiversion import add_recompiled
 from qcompile.backends.c.names import check_entry, identifier
 from qcompile.backends.c.program import ARENA_ALIGNMENT, Role, Step
 from qcompile.backends.c.render import WORK, Layout, render, scratch_name, value_name
+from qcompile.backends.c.row_groups import RowLayout, group_rows, held_macro
+from qcompile.backends.c.rows import plan_row_step
 from qcompile.backends.c.table import PLANNERS
 from qcompile.backends.c.verify import VerifyResult, verify
 from qcompile.errors import Unsupported, UnsupportedError
-from qcompile.graph import Graph
+from qcompile.graph import Graph, Op
 from qcompile.packing import TernaryPacking
 from qcompile.passes.choose_kernels import ChooseKernels
 from qcompile.passes.join_concats import JoinConcats
 from qcompile.passes.place_tensors import PlaceTensors
 from qcompile.passes.plan_buffers import Buffer, BufferPlan, PlanBuffers
-from qcompile.types import Array
+from qcompile.types import Array, Shape
 
 LARGEST_ARENA = (1 << 31) - 1
 
@@ -37,12 +39,14 @@ class CBackend:
         separate_weights: put the packed weights into a file of their own.
         ternary_packing: how ternary weights are stored.
         levels: instruction sets with kernels of their own in the file, besides portable C.
+        mcu: least memory, for microcontrollers: portable kernels, rows instead of whole tensors.
     """
 
     entry: str = "model"
     separate_weights: bool = False
     ternary_packing: TernaryPacking = TernaryPacking.TWO_BITS
     levels: tuple[Level, ...] = ALL_LEVELS
+    mcu: bool = False
 
     def __post_init__(self) -> None:
         check_entry(self.entry)
@@ -70,9 +74,9 @@ class CBackend:
         problems = self.check(graph)
         if problems:
             raise UnsupportedError(problems, "the C back end")
-        steps = self.plan(graph)
-        release = plan_arena(graph, steps, keep_all=False)
-        debug = plan_arena(graph, steps, keep_all=True)
+        steps, rows = self.plan_rows(graph) if self.mcu else (self.plan(graph), None)
+        release = plan_arena(graph, steps, keep_all=False, rows=rows)
+        debug = plan_arena(graph, steps, keep_all=True, rows=rows)
         if debug.size > LARGEST_ARENA:
             largest = max(graph.ops, key=lambda op: graph.output_type(op).storage_bytes)
             problem = Unsupported(
@@ -89,6 +93,7 @@ class CBackend:
             placements=PlaceTensors().run(graph),
             release=release,
             debug=debug,
+            rows=rows,
         )
         files = render(layout, metadata or {}, vectors, self.separate_weights)
         layer_bytes = {op.name: LayerBytes(0, 0, 0) for op in graph.ops}
@@ -109,14 +114,32 @@ class CBackend:
         for index, op in enumerate(graph.ops):
             if op.output in joined:
                 continue
-            name = identifier(op.name, 24)
-            step = Step(op, f"l{index:02d}_{name}" if name else f"l{index:02d}")
+            step = Step(op, step_prefix(index, op))
             PLANNERS[type(op)].plan(context, step, op)
             if not any(context.type(value).is_float for value in (*op.inputs, *op.outputs)):
                 # Floats would be contracted into fused multiply-adds where the level has them.
                 add_recompiled(step, self.levels)
             steps.append(step)
         return steps
+
+    def plan_rows(self, graph: Graph) -> tuple[list[Step], RowLayout]:
+        """The steps of a program for microcontrollers, which go by rows where they can."""
+        choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
+        joined = JoinConcats().run(graph, choices, placements)
+        context = Context(graph, choices, placements, self.ternary_packing, joined, ())
+        held = {value: str(image_rows(graph.types[value].shape)) for value in graph.inputs}
+        steps, outputs = [], []
+        for index, op in enumerate(graph.ops):
+            if op.output in joined:
+                continue
+            step = Step(op, step_prefix(index, op))
+            held[op.output] = held_macro(step)
+            output = plan_row_step(context, step, op, held)
+            if output is None or op.output in graph.outputs:
+                held[op.output] = str(image_rows(graph.types[op.output].shape))
+            steps.append(step)
+            outputs.append(output)
+        return steps, group_rows(graph, steps, outputs)
 
     def verify(
         self, graph: Graph, program: CProgram, feeds_list: Sequence[Mapping[str, Array]]
@@ -125,8 +148,29 @@ class CBackend:
         return verify(graph, program, feeds_list)
 
 
-def plan_arena(graph: Graph, steps: Sequence[Step], keep_all: bool) -> BufferPlan:
-    """Places activations and scratch memory; `keep_all` lets every activation live to the end."""
+def step_prefix(index: int, op: Op) -> str:
+    """What the names of the constants of operator number `index` begin with."""
+    name = identifier(op.name, 24)
+    return f"l{index:02d}_{name}" if name else f"l{index:02d}"
+
+
+def image_rows(shape: Shape) -> int:
+    """Rows of an image [1, C, H, W], 1 for what is none."""
+    return shape[2] if len(shape) == 4 else 1
+
+
+def plan_arena(
+    graph: Graph, steps: Sequence[Step], keep_all: bool, rows: RowLayout | None = None
+) -> BufferPlan:
+    """Places activations and scratch memory.
+
+    Args:
+        graph: what the steps compute.
+        steps: in order.
+        keep_all: every activation, whole, lives to the end.
+        rows: how the steps go by rows, if they do: what a group writes or reads lives as long as
+            the group, and only some rows of it.
+    """
     # Who reads a value: the steps whose pointers name it (a joined concatenation has no step).
     readers: dict[str, list[int]] = {}
     for index, step in enumerate(steps):
@@ -141,7 +185,11 @@ def plan_arena(graph: Graph, steps: Sequence[Step], keep_all: bool) -> BufferPla
             if value in public:
                 continue
             first, last = (0, end) if keep_all else (index, max([index, *readers.get(value, [])]))
-            buffers.append(Buffer(value_name(value), graph.types[value].storage_bytes, first, last))
+            size = graph.types[value].storage_bytes
+            if rows is not None and not keep_all:
+                first, last = rows.span(first)[0], rows.span(last)[1]
+                size = size // rows.rows.get(value, 1) * rows.held.get(value, 1)
+            buffers.append(Buffer(value_name(value), size, first, last))
         for pointer in step.pointers:
             if pointer.value is None:
                 name = scratch_name(index, pointer.name)

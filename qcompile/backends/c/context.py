@@ -12,7 +12,7 @@ from qcompile.graph import Graph
 from qcompile.ops import Concat
 from qcompile.packing import TernaryPacking
 from qcompile.passes.choose_kernels import KernelChoice
-from qcompile.passes.place_tensors import Placement
+from qcompile.passes.place_tensors import Placement, channels_last
 from qcompile.types import Shape, TensorType
 
 VIEW_RANK = 6
@@ -105,6 +105,14 @@ class Context:
         view = order_view(shape, self.placements[value], wanted)
         copy(step, self.ctype(value), source, name, view, step.before)
         return name
+
+    def window(self, step: Step, name: str, value: str) -> str:
+        """What kernels of windows take for the input `value`, which must lie channels-last."""
+        return self.read_as(step, name, value, channels_last(self.type(value).rank))
+
+    def stem(self, template: str) -> str:
+        """The kernel template that takes such an input."""
+        return template
 
     def write_as(self, step: Step, name: str, value: str, wanted: Placement) -> str:
         """Pointer `name` to the output in placement `wanted`, copied afterwards if need be."""

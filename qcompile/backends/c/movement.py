@@ -25,8 +25,8 @@ from qcompile.types import IntType
 
 def plan_max_pool(context: Context, step: Step, op: MaxPool) -> None:
     """Maximum over the positions of a window that lie inside the input."""
-    kind, out = context.type(op.inputs[0]), context.type(op.output).shape
-    x = context.read_as(step, "x", op.inputs[0], channels_last(kind.rank))
+    kind, out = context.graph.types[op.inputs[0]], context.graph.types[op.output].shape
+    x = context.window(step, "x", op.inputs[0])
     y = context.write_as(step, "y", op.output, channels_last(len(out)))
     described = step.shape(
         "pool_shape",
@@ -56,14 +56,14 @@ def plan_max_pool(context: Context, step: Step, op: MaxPool) -> None:
     literal = "-INFINITY"
     if isinstance(kind.element, IntType):
         literal = integer_literal(kind.element.low, ctype)
-    item = kernel("max_pool", [ctype], type=ctype, needs_math=ctype == "float")
+    item = kernel(context.stem("max_pool"), [ctype], type=ctype, needs_math=ctype == "float")
     step.calls.append(f"{step.use(item)}({described}, {x}, {literal}, {y});")
 
 
 def plan_nearest_resize(context: Context, step: Step, op: NearestResize) -> None:
     """Every output position copies all channels of one input position."""
-    shape, out = context.type(op.inputs[0]).shape, context.type(op.output).shape
-    x = context.read_as(step, "x", op.inputs[0], channels_last(len(shape)))
+    shape, out = (context.graph.types[value].shape for value in (op.inputs[0], op.output))
+    x = context.window(step, "x", op.inputs[0])
     y = context.write_as(step, "y", op.output, channels_last(len(out)))
     described = step.shape(
         "nearest_shape",
@@ -78,7 +78,7 @@ def plan_nearest_resize(context: Context, step: Step, op: NearestResize) -> None
         step.table("columns", "int32_t", op.sources[-1], Role.TABLE, "likewise for columns"),
     ]
     ctype = context.ctype(op.inputs[0])
-    item = kernel("nearest_resize", [ctype], type=ctype)
+    item = kernel(context.stem("nearest_resize"), [ctype], type=ctype)
     step.calls.append(f"{step.use(item)}({described}, {x}, {', '.join(tables)}, {y});")
 
 

@@ -110,6 +110,8 @@ class Pointer:
     value: str | None
     scratch_bytes: int = 0
     writes: bool = False
+    place: str = ""
+    """Elements from the beginning of the value on, in C."""
 
 
 ARENA_ALIGNMENT = 16
@@ -161,7 +163,8 @@ class Step:
     """One operator as a block of the run function; filled by its planner.
 
     `before`, `calls` and `after` run on every machine, in this order. Where there are `variants`,
-    the best one that the machine can run takes the place of `calls`.
+    the best one that the machine can run takes the place of `calls`. `opening` and `closing` are
+    lines around the whole block.
     """
 
     op: Op
@@ -176,6 +179,8 @@ class Step:
     kernels: list[Kernel] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     variants: list[Variant] = field(default_factory=list)
+    opening: list[str] = field(default_factory=list)
+    closing: list[str] = field(default_factory=list)
 
     def variant(self, level: Level | None, note: str = "") -> Variant:
         """A new way to compute this step. The portable one must be among them."""

@@ -45,8 +45,8 @@ def _sum_kernel(context: Context, op: SumOp, stem: str, epilogue: Kernel) -> Ker
 
 def plan_average_pool(context: Context, step: Step, op: AveragePool) -> None:
     """Window sums, each times common / divisor (integers) or divided by its count (floats)."""
-    shape, out = context.type(op.inputs[0]).shape, context.type(op.output).shape
-    x = context.read_as(step, "x", op.inputs[0], channels_last(len(shape)))
+    shape, out = (context.graph.types[value].shape for value in (op.inputs[0], op.output))
+    x = context.window(step, "x", op.inputs[0])
     y = context.write_as(step, "y", op.output, channels_last(len(out)))
     described = step.shape(
         "pool_shape",
@@ -73,7 +73,7 @@ def plan_average_pool(context: Context, step: Step, op: AveragePool) -> None:
         tables.append(step.table(name, sums, factors, Role.TABLE, "by output position"))
     epilogue = plan_epilogue(context, step, op, out[1])
     step.scratch(sums, "sums", out[1])
-    item = _sum_kernel(context, op, "average_pool", epilogue)
+    item = _sum_kernel(context, op, context.stem("average_pool"), epilogue)
     step.calls.append(
         f"{step.use(item)}({described}, {x}, {', '.join(tables)}, &epilogue, {y}, sums);"
     )
@@ -118,8 +118,8 @@ def plan_reduce_mean(context: Context, step: Step, op: ReduceMean) -> None:
 
 def plan_linear_resize(context: Context, step: Step, op: LinearResize) -> None:
     """Four taps for each output pixel, with integer weights (floats: real ones)."""
-    shape, out = context.type(op.inputs[0]).shape, context.type(op.output).shape
-    x = context.read_as(step, "x", op.inputs[0], channels_last(len(shape)))
+    shape, out = (context.graph.types[value].shape for value in (op.inputs[0], op.output))
+    x = context.window(step, "x", op.inputs[0])
     y = context.write_as(step, "y", op.output, channels_last(len(out)))
     sums = sums_type(op)
     described = step.shape(
@@ -144,7 +144,7 @@ def plan_linear_resize(context: Context, step: Step, op: LinearResize) -> None:
         tables.append(step.table(f"{name}_weights", sums, weights, Role.TABLE, "and their weights"))
     epilogue = plan_epilogue(context, step, op, out[1])
     step.scratch(sums, "sums", out[1])
-    item = _sum_kernel(context, op, "linear_resize", epilogue)
+    item = _sum_kernel(context, op, context.stem("linear_resize"), epilogue)
     step.calls.append(
         f"{step.use(item)}({described}, {x}, {', '.join(tables)}, &epilogue, {y}, sums);"
     )

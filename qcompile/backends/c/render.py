@@ -34,6 +34,7 @@ from qcompile.backends.c.program import (
     Table,
     Variant,
 )
+from qcompile.backends.c.row_groups import RowLayout, held_macro
 from qcompile.graph import Graph
 from qcompile.passes.place_tensors import Placement
 from qcompile.passes.plan_buffers import BufferPlan
@@ -54,6 +55,7 @@ class Layout:
     placements: Mapping[str, Placement]
     release: BufferPlan
     debug: BufferPlan
+    rows: RowLayout | None = None
 
     @property
     def taps(self) -> tuple[tuple[Step, str], ...]:
@@ -279,7 +281,8 @@ def pointer_lines(layout: Layout, index: int, step: Step, public: Mapping[str, s
         else:
             macro = offset_macro(layout, index, pointer.name, pointer.value)
             source = f"({constant}{pointer.ctype} *)(void *)(memory + {macro})"
-        lines.append(f"{constant}{pointer.ctype} *const {pointer.name} = {source};")
+        place = f" + {pointer.place}" if pointer.place else ""
+        lines.append(f"{constant}{pointer.ctype} *const {pointer.name} = {source}{place};")
     return lines
 
 
@@ -337,6 +340,19 @@ def offsets(layout: Layout) -> list[tuple[str, int, int]]:
     return rows
 
 
+def held_rows(layout: Layout) -> list[tuple[str, int, int]]:
+    """(constant, rows in the release build, in the debug build) of each tensor written by rows."""
+    if layout.rows is None:
+        return []
+    held, rows, outputs = layout.rows.held, layout.rows.rows, layout.graph.outputs
+    return [
+        (held_macro(step), held[value], rows[value])
+        for step in layout.steps
+        for value in step.op.outputs
+        if value in held and value not in outputs
+    ]
+
+
 def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]:
     """Variables of the templates of header and source."""
     graph = layout.graph
@@ -353,6 +369,8 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
             "pointers": pointer_lines(layout, index, step, names),
             "locals": [line for text in step.locals for line in wrapped(text)],
             "work": offset_macro(layout, index, WORK, None) if step.work_bytes else "",
+            "opening": step.opening,
+            "closing": step.closing,
             "calls": [*step.before, *dispatched(step), *step.after],
         }
         for index, step in enumerate(layout.steps)
@@ -385,7 +403,7 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
         "families": families(layout.steps),
         "uses_work": any(step.work_bytes for step in layout.steps),
         "levels": ALL_LEVELS,
-        "offsets": offsets(layout),
+        "offsets": [*offsets(layout), *held_rows(layout)],
         "needs_math": layout.needs_math,
         "has_floats": test_vectors.has_float_island(graph),
         "shape_types": shape_types(layout.steps),

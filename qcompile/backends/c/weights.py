@@ -142,7 +142,7 @@ def plan_tiles(
     ]
     table = pack_table(context, step, value, np.concatenate(parts))
     portable.scratch(line, "weights", sum(block.unpacked for block in blocks))
-    function = portable.use(_unpack(table, line, scaled=False, tiled=True))
+    function = portable.use(unpack_kernel(table, line, scaled=False, tiled=True))
     first = offset = 0
     for block, codes in zip(blocks, parts, strict=True):
         if block.length:
@@ -186,7 +186,7 @@ def plan_rows(
         function = portable.use(kernel("unpack_float"))
     else:
         table = pack_table(context, step, value, codes)
-        function = portable.use(_unpack(table, line, scaled, tiled=False))
+        function = portable.use(unpack_kernel(table, line, scaled, tiled=False))
         arguments = table.arguments
         if scaled:
             scales = (
@@ -211,7 +211,7 @@ def plan_rows(
         offset += block.unpacked
 
 
-def _unpack(table: PackedTable, line: str, scaled: bool, tiled: bool) -> Kernel:
+def unpack_kernel(table: PackedTable, line: str, scaled: bool, tiled: bool) -> Kernel:
     """The portable kernel that unpacks `table`."""
     level_type = table.levels[1] if table.levels else "int32_t"
     suffix = "_tiles" if tiled else ""

@@ -1,0 +1,84 @@
+"""The C for microcontrollers: the same bits from less memory."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from qcompile.backends.c.backend import CBackend
+from qcompile.backends.c.verify import verify
+from qcompile.graph import Graph
+from qcompile.sim.executor import Executor
+from tests.backends.compile_c import build, call
+from tests.backends.networks import float_unet, image, unet
+from tests.op_cases import CASES, cases_of
+from tests.random_graphs import random_graph
+
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+FLOAT_TOLERANCE = 1e-5
+"""Relative to the largest element; only operators of float islands may use it."""
+
+
+@needs_gcc
+@pytest.mark.parametrize("stem", sorted(CASES))
+def test_every_operator_equals_the_simulator(stem: str, tmp_path: Path) -> None:
+    chosen = []
+    for index, case in enumerate(cases_of(stem)):
+        backend = CBackend(f"case_{index}", mcu=True)
+        if not backend.check(case.graph):
+            chosen.append((case, backend.emit(case.graph)))
+    library = build([program for _, program in chosen], tmp_path)
+    for case, program in chosen:
+        expected = Executor(case.graph).run(case.feeds)
+        actual = call(library, program, case.feeds)
+        for value in case.graph.outputs:
+            message = f"{case.name}: {value}"
+            if case.graph.types[value].is_float and stem not in ("dequantize", "lookup"):
+                scale = max(1.0, float(np.abs(expected[value]).max()))
+                np.testing.assert_allclose(
+                    actual[value], expected[value], atol=FLOAT_TOLERANCE * scale, err_msg=message
+                )
+            else:
+                np.testing.assert_array_equal(actual[value], expected[value], err_msg=message)
+
+
+@needs_gcc
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+)
+@given(st.lists(st.integers(0, 1 << 32), min_size=6, max_size=6, unique=True))
+def test_random_graphs_equal_the_simulator(seeds: list[int]) -> None:
+    """Several graphs an example, because one compiler call costs more than a graph."""
+    made = [random_graph(seed) for seed in seeds]
+    programs = [CBackend(f"g{i}", mcu=True).emit(graph) for i, (graph, _) in enumerate(made)]
+    with tempfile.TemporaryDirectory() as folder:
+        library = build(programs, Path(folder), flags=("-O1",))
+        for seed, (graph, feeds), program in zip(seeds, made, programs, strict=True):
+            expected = Executor(graph).run(feeds)
+            actual = call(library, program, feeds)
+            for value in graph.outputs:
+                np.testing.assert_array_equal(
+                    actual[value], expected[value], err_msg=f"seed {seed}: {value}"
+                )
+
+
+@needs_gcc
+@pytest.mark.parametrize("make", [unet, float_unet])
+def test_every_tensor_equals_and_the_arena_is_smaller(make: Callable[[], Graph]) -> None:
+    """The debug build runs the same rows in the same order, but keeps them all."""
+    graph = make()
+    usual, small = CBackend("net", levels=()).emit(graph), CBackend("net", mcu=True).emit(graph)
+    assert small.arena_bytes <= usual.arena_bytes
+    # Float layers have no kernels for rows, so nothing is gained around them.
+    assert small.arena_bytes < usual.arena_bytes or make is float_unet
+    result = verify(graph, small, [image(graph)])
+    assert result.passed, result.mismatch
+    assert result.values == verify(graph, usual, [image(graph)]).values
