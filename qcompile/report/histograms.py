@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcompile.graph import Graph, Op
-from qcompile.report.layers import real_scale, weight_type
+from qcompile.multiplications import weight_type
+from qcompile.report.layers import real_scale
 from qcompile.types import Array, TensorType
 
 BINS = 64

@@ -11,7 +11,8 @@ import numpy as np
 from qcompile.boundary import InputSpec
 from qcompile.feeds import Feed, float_feed, integer_feed
 from qcompile.graph import Graph, Op
-from qcompile.ops import Affine, Conv, ConvTranspose, Dequantize, Lookup, MatMul, SumOp
+from qcompile.multiplications import multiplications, weight_type
+from qcompile.ops import Conv, ConvTranspose, Dequantize, Lookup, SumOp
 from qcompile.passes.calibrate import finite_range
 from qcompile.report.formats import describe_format, element_bits, level_count, stored_bits
 from qcompile.sim.executor import Executor
@@ -232,28 +233,6 @@ def layer_rows(
             )
         )
     return tuple(rows)
-
-
-def weight_type(graph: Graph, op: Op) -> TensorType | None:
-    """Type of an operator's constant weights, None if it has none."""
-    if isinstance(op, Conv | ConvTranspose | MatMul | Affine) and graph.is_constant(op.inputs[1]):
-        return graph.types[op.inputs[1]]
-    return None
-
-
-def multiplications(graph: Graph, op: Op) -> int:
-    """Multiply-accumulates: weights times output pixels (ConvTranspose: input pixels, a stride
-    greater than 1 never multiplies by the zeros between them). Biases and scalings do not count."""
-    weight = weight_type(graph, op)
-    if weight is None:
-        return 0
-    if isinstance(op, Conv):
-        return weight.size * math.prod(graph.output_type(op).shape[2:])
-    if isinstance(op, ConvTranspose):
-        return weight.size * math.prod(graph.types[op.inputs[0]].shape[2:])
-    if isinstance(op, MatMul):
-        return weight.size * math.prod(graph.types[op.inputs[0]].shape[:-1])
-    return 0
 
 
 def _weight_bytes(graph: Graph, op: Op) -> int:

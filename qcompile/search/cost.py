@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from qcompile.graph import Graph, Op
+from qcompile.multiplications import multiplications
 from qcompile.ops import WEIGHTED, Conv
 from qcompile.plan import Plan
-from qcompile.report.layers import multiplications
 from qcompile.search.greedy import Part, Slot, Widths
 from qcompile.search.joined import joined, origins
 

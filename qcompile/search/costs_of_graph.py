@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from qcompile.backends.c.backend import CBackend, plan_arena
 from qcompile.errors import UnsupportedError
 from qcompile.graph import Graph
+from qcompile.multiplications import weight_type
 from qcompile.ops import WEIGHTED
 from qcompile.options import CompileOptions, Target
 from qcompile.report.formats import element_bits
-from qcompile.report.layers import layer_rows, weight_type
+from qcompile.report.layers import layer_rows
 from qcompile.search.measured import Measured
 
 if TYPE_CHECKING:

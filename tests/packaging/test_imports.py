@@ -30,7 +30,7 @@ LAYERS = (
     },
     {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
     | {"printer", "verifier", "verify_integer", "verify_limits", "fold_file"}
-    | {"importance_file", "receptive_field", "footprint"},
+    | {"importance_file", "receptive_field", "footprint", "multiplications"},
     {"backends"},
     {
         "config",

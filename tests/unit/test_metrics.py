@@ -12,10 +12,11 @@ from qcompile.data import EvaluationData
 from qcompile.errors import DataError
 from qcompile.evaluate import Evaluation, evaluate
 from qcompile.graph import Graph, Op, Stage
+from qcompile.multiplications import multiplications
 from qcompile.ops import ArgMax, Conv, ConvTranspose, MaxPool, Sigmoid
 from qcompile.options import CompileOptions
 from qcompile.report.document import NOT_ASSURED, Report, build_report
-from qcompile.report.layers import layer_rows, measure_fidelity, multiplications
+from qcompile.report.layers import layer_rows, measure_fidelity
 from qcompile.report.markdown import to_markdown
 from qcompile.report.metrics import (
     Decision,

@@ -36,6 +36,7 @@ from qcompile.backends.c.program import (
 )
 from qcompile.backends.c.row_groups import RowLayout, held_macro
 from qcompile.graph import Graph
+from qcompile.multiplications import multiplications
 from qcompile.passes.place_tensors import Placement
 from qcompile.passes.plan_buffers import BufferPlan
 from qcompile.types import Array, FloatType, TensorType, q_format
@@ -286,8 +287,8 @@ def pointer_lines(layout: Layout, index: int, step: Step, public: Mapping[str, s
     return lines
 
 
-def dispatched(step: Step) -> list[str]:
-    """The calls of a step, with the choice among its variants."""
+def dispatched(index: int, step: Step) -> list[str]:
+    """The calls of step `index`, with the choice among its variants."""
     if not step.variants:
         return step.calls
     lines = []
@@ -298,20 +299,24 @@ def dispatched(step: Step) -> list[str]:
         lines.append(f"#if defined({family.value})")
         for variant in sorted(found, key=lambda v: -v.level.value.rank if v.level else 0):
             assert variant.level is not None
-            branch = [f"if (level >= {variant.level.macro}) {{", *variant_lines(variant), "} else"]
+            test = f"if (level >= {variant.level.macro}) {{"
+            branch = [test, *variant_lines(index, variant), "} else"]
             guard = variant.level.value.guard
             guarded = guard != family.value
             lines += [f"#if defined({guard})", *branch, "#endif"] if guarded else branch
         lines.append("#endif")
     (portable,) = (variant for variant in step.variants if variant.level is None)
-    return [*lines, "{", *variant_lines(portable), "}"]
+    return [*lines, "{", *variant_lines(index, portable), "}"]
 
 
-def variant_lines(variant: Variant) -> list[str]:
-    """The body of one variant, indented."""
+def variant_lines(index: int, variant: Variant) -> list[str]:
+    """The body of one variant of step `index`, indented."""
     comment = [f"/* {comment_text(variant.note)} */"] if variant.note else []
+    note = variant.note or (variant.level.value.shown if variant.level else "portable C")
+    profile = f'PROFILE_KERNEL({index}, "{string_text(note)}");'
     declared = [line for text in variant.locals for line in wrapped(text)]
-    return [f"    {line}" for line in [*comment, *variant.pointers, *declared, *variant.calls]]
+    lines = [*comment, *variant.pointers, *declared, profile, *variant.calls]
+    return [f"    {line}" for line in lines]
 
 
 def offset_macro(layout: Layout, index: int, name: str, value: str | None) -> str:
@@ -365,13 +370,16 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
     blocks = [
         {
             "comment": step_comment(graph, step),
+            "kind": step.op.kind,
+            "name": step.op.name,
+            "macs": multiplications(graph, step.op),
             "shapes": [line for shape in step.shapes for line in wrapped(shape_text(shape))],
             "pointers": pointer_lines(layout, index, step, names),
             "locals": [line for text in step.locals for line in wrapped(text)],
             "work": offset_macro(layout, index, WORK, None) if step.work_bytes else "",
             "opening": step.opening,
             "closing": step.closing,
-            "calls": [*step.before, *dispatched(step), *step.after],
+            "calls": [*step.before, *dispatched(index, step), *step.after],
         }
         for index, step in enumerate(layout.steps)
     ]

@@ -1,0 +1,31 @@
+"""How many products an operator takes: what speeds and costs are counted in."""
+
+from __future__ import annotations
+
+import math
+
+from qcompile.graph import Graph, Op
+from qcompile.ops import Affine, Conv, ConvTranspose, MatMul
+from qcompile.types import TensorType
+
+
+def weight_type(graph: Graph, op: Op) -> TensorType | None:
+    """Type of an operator's constant weights, None if it has none."""
+    if isinstance(op, Conv | ConvTranspose | MatMul | Affine) and graph.is_constant(op.inputs[1]):
+        return graph.types[op.inputs[1]]
+    return None
+
+
+def multiplications(graph: Graph, op: Op) -> int:
+    """Multiply-accumulates: weights times output pixels (ConvTranspose: input pixels, a stride
+    greater than 1 never multiplies by the zeros between them). Biases and scalings do not count."""
+    weight = weight_type(graph, op)
+    if weight is None:
+        return 0
+    if isinstance(op, Conv):
+        return weight.size * math.prod(graph.output_type(op).shape[2:])
+    if isinstance(op, ConvTranspose):
+        return weight.size * math.prod(graph.types[op.inputs[0]].shape[2:])
+    if isinstance(op, MatMul):
+        return weight.size * math.prod(graph.types[op.inputs[0]].shape[:-1])
+    return 0
