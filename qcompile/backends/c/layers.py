@@ -8,6 +8,7 @@ import numpy as np
 
 from qcompile.backends.c.context import Context
 from qcompile.backends.c.conv_direct import plan_direct
+from qcompile.backends.c.conv_winograd import plan_winograd
 from qcompile.backends.c.direct_layer import Part, conv_layer, conv_transpose_layer, matmul_layer
 from qcompile.backends.c.epilogues import constants_type, plan_epilogue
 from qcompile.backends.c.names import type_size
@@ -126,7 +127,8 @@ def plan_conv(context: Context, step: Step, op: Conv) -> None:
             plane(op.pads_begin, 0),
             plane(op.dilations, 1),
         )
-        plan_direct(context, step, layer, table, epilogue, y, context.levels)
+        levels = plan_winograd(context, step, layer, table, epilogue, y)
+        plan_direct(context, step, layer, table, epilogue, y, levels)
     else:
         block = Block(ordered, op.groups, per_group, codes[0].size)
         plan_rows(context, step, portable, op.inputs[1], choice.line, [block], "row")
