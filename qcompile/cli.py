@@ -187,6 +187,12 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
     default=None,
     help="Put the packed weights into a header of their own.",
 )
+@click.option(
+    "--mcu",
+    is_flag=True,
+    default=None,
+    help="C for microcontrollers: least memory instead of most speed.",
+)
 @click.option("--device", metavar="NAME", help="FPGA to build for (hdl), see --list-devices.")
 @click.option("--clock", type=float, metavar="MHZ", help="Clock to plan for (hdl).  [100]")
 @click.option("--target-fps", type=float, metavar="N", help="Frames a second to reach (hdl).")

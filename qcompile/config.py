@@ -84,6 +84,7 @@ OPTION_KEYS = (
     "object_metrics",
     "entry",
     "separate_weights",
+    "mcu",
     "verify",
     "device",
     "fifos",
@@ -118,6 +119,7 @@ PLAN_KEYS = (
     *(key for key in PRUNE_DEFAULTS if key not in _PATHS),
     "entry",
     "separate_weights",
+    "mcu",
     "seed",
 )
 """The options that decide what is emitted: a plan writes these, and no paths."""
@@ -349,7 +351,7 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
         return kinds(value)
     if key == "tile_halo" and isinstance(value, int):
         return str(_integer(value, where))
-    if key in ("verify", "separate_weights", "synth", "object_metrics", "prune_refit"):
+    if key in ("verify", "separate_weights", "mcu", "synth", "object_metrics", "prune_refit"):
         return _boolean(value, where)
     if key in _INTEGERS:
         return _integer(value, where)

@@ -33,6 +33,7 @@ from qcompile.format_options import (
     override_format,
 )
 from qcompile.hdl_options import FifoPolicy, check_hdl
+from qcompile.mcu_options import check_mcu
 from qcompile.onnx_options import OnnxInput, OnnxWeights, check_onnx
 from qcompile.prune_options import (
     PruneConstants,
@@ -240,6 +241,7 @@ class CompileOptions(DataOptions):
     report: Path | None = None
     entry: str = "model"
     separate_weights: bool = False
+    mcu: bool = False
     device: str | None = None
     clock: float = 100.0
     target_fps: float | None = None
@@ -294,6 +296,7 @@ class CompileOptions(DataOptions):
         check_entry(self.entry, hdl=self.target is Target.HDL)
         check_hdl(self)
         check_onnx(self)
+        check_mcu(self)
         check_budgets(self)
         check_prune(self)
         check_data(self)

@@ -245,6 +245,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             verified=True if options.verify else None,
             details=details,
             hardware=emitted.hardware,
+            footprint=emitted.footprint,
             histograms=layer_histograms(real, integer, outputs.result()),
             trade_off=() if searched is None else trade_off_points(searched),
             width_reasons=() if searched is None else width_reasons(searched),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcompile.backends.artifacts import Artifacts
+from qcompile.backends.c.footprint import Footprint
 from qcompile.backends.hdl.backend import HdlBackend, HdlProgram
 from qcompile.backends.hdl.emit_request import EmitRequest
 from qcompile.backends.hdl.netlist import Area
@@ -37,6 +38,7 @@ class EmittedHdl:
     layer_bytes: Mapping[str, int] | None = None
     constant_bytes: int | None = None
     arena_bytes: int | None = None
+    footprint: Footprint | None = None
 
     @property
     def artifacts(self) -> Artifacts:

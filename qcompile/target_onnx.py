@@ -8,6 +8,7 @@ from typing import Any
 
 from qcompile import __version__
 from qcompile.backends.artifacts import Artifacts
+from qcompile.backends.c.footprint import Footprint
 from qcompile.boundary import InputSpec
 from qcompile.exporter import ExportedModel, export_model
 from qcompile.feeds import Feed
@@ -30,6 +31,7 @@ class EmittedOnnx:
     constant_bytes: int | None = None
     arena_bytes: int | None = None
     hardware: HardwareReport | None = None
+    footprint: Footprint | None = None
 
     def verify(self, feeds: Sequence[Feed]) -> dict[str, Any]:
         """Runs the model in onnxruntime and compares every tensor, as far as floats allow."""

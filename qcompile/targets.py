@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from qcompile.backends.artifacts import Artifacts
 from qcompile.backends.c.backend import CBackend, CProgram
+from qcompile.backends.c.footprint import Footprint, measure
 from qcompile.backends.c.verify import verify
 from qcompile.boundary import InputSpec
 from qcompile.errors import VerificationError
@@ -58,6 +59,11 @@ class Emitted(Protocol):
         """Cost and speed of an accelerator."""
         ...
 
+    @property
+    def footprint(self) -> Footprint | None:
+        """Flash and RAM of a microcontroller."""
+        ...
+
     def verify(self, feeds: Sequence[Feed]) -> dict[str, Any]:
         """Compares what was emitted with the simulator on the feeds; returns what was measured.
 
@@ -74,6 +80,7 @@ class EmittedC:
     graph: Graph
     program: CProgram
     hardware: HardwareReport | None = None
+    footprint: Footprint | None = None
 
     @property
     def artifacts(self) -> Artifacts:
@@ -109,6 +116,7 @@ class EmittedNetwork:
     constant_bytes: int | None = None
     arena_bytes: int | None = None
     hardware: HardwareReport | None = None
+    footprint: Footprint | None = None
 
     def verify(self, feeds: Sequence[Feed]) -> dict[str, Any]:
         """Reads the file back and compares every tensor."""
@@ -166,5 +174,6 @@ def emit(
             VECTORS_FILE: vectors_bytes(graph, vectors),
         }
         return EmittedNetwork(graph, Artifacts(files))
-    backend = CBackend(options.entry, options.separate_weights)
-    return EmittedC(graph, backend.emit(graph, metadata, vectors))
+    backend = CBackend(options.entry, options.separate_weights, mcu=options.mcu)
+    program = backend.emit(graph, metadata, vectors)
+    return EmittedC(graph, program, footprint=measure(program) if options.mcu else None)

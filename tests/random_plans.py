@@ -68,6 +68,7 @@ def random_options(rng: Random, graph: Graph, pixels: bool, calib: str | None) -
         output_kind=kind,
         prune=rng.choice((0.0, 0.0, 0.0, 0.0, 0.3)),
         separate_weights=rng.random() < 0.2,
+        mcu=rng.random() < 0.2,
         entry="net",
         layers=layers,
         inputs=tuple(

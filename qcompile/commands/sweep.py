@@ -20,7 +20,7 @@ NOT_HERE = frozenset(
         "max_arena", "max_luts", "max_ram_bits", "scheduler", "search_cache", "prune",
         "prune_flops", "prune_bytes", "verify", "dump_ir", "report", "entry", "separate_weights",
         "device", "clock", "target_fps", "multipliers", "fold", "fifos", "synth", "onnx_input",
-        "onnx_weights", "list_passes", "list_ops", "list_devices", "version",
+        "onnx_weights", "mcu", "list_passes", "list_ops", "list_devices", "version",
     }
 )
 # fmt: on

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from qcompile.backends.c.footprint import Footprint
 from qcompile.config import options_table
 from qcompile.evaluate import Evaluation
 from qcompile.graph import Graph
@@ -92,6 +93,7 @@ class Report:
         evaluation: Dice in detail, None without --data.
         details: further facts, e.g. the largest difference in a float island.
         hardware: of an accelerator; None for other targets.
+        footprint: flash and RAM of a microcontroller; None without --mcu.
         histograms: operator name -> how its weights and its output spread; for `report.html` only.
         trade_off: the networks that a search compared; empty where none was made.
         width_reasons: why the chosen one has its widths; empty likewise.
@@ -112,6 +114,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     hardware: HardwareReport | None = None
+    footprint: Footprint | None = None
     histograms: Mapping[str, LayerHistograms] = field(default_factory=dict)
     trade_off: tuple[TradeOffPoint, ...] = ()
     width_reasons: tuple[WidthReason, ...] = ()
@@ -140,6 +143,7 @@ class Report:
             "dice": None if self.evaluation is None else _dice(self.evaluation),
             "layers": [_layer(row) for row in self.layers],
             "hardware": None if self.hardware is None else self.hardware.to_dict(),
+            "footprint": None if self.footprint is None else self.footprint.to_dict(),
             "trade_off": [dataclasses.asdict(point) for point in self.trade_off],
             "width_reasons": [dataclasses.asdict(reason) for reason in self.width_reasons],
             "details": dict(self.details),
@@ -164,6 +168,7 @@ def build_report(
     warnings: tuple[str, ...] = (),
     details: Mapping[str, Any] | None = None,
     hardware: HardwareReport | None = None,
+    footprint: Footprint | None = None,
     histograms: Mapping[str, LayerHistograms] | None = None,
     trade_off: tuple[TradeOffPoint, ...] = (),
     width_reasons: tuple[WidthReason, ...] = (),
@@ -199,6 +204,7 @@ def build_report(
         warnings=warnings,
         details=dict(details or {}),
         hardware=hardware,
+        footprint=footprint,
         histograms=dict(histograms or {}),
         trade_off=trade_off,
         width_reasons=width_reasons,

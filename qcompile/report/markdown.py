@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from qcompile.config import option_text
 from qcompile.report.columns import COLUMNS, safe_name
 from qcompile.report.document import Report
+from qcompile.report.footprint import footprint_lines
 from qcompile.report.hardware import (
     HARDWARE_HEAD,
     RESOURCES_HEAD,
@@ -43,6 +44,9 @@ def to_markdown(report: Report) -> str:
         )
     parts.append("## Totals")
     parts.append(markdown_table(("what", "how much"), totals_lines(report.totals)))
+    if report.footprint is not None:
+        parts.append("## Microcontroller")
+        parts.append(markdown_table(("what", "how much"), footprint_lines(report.footprint)))
     pruned = pruning_lines(report)
     if pruned:
         parts.append("## Pruning")

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from qcompile.report.columns import COLUMNS, safe_name
 from qcompile.report.document import Report
+from qcompile.report.footprint import footprint_lines
 from qcompile.report.hardware import (
     HARDWARE_HEAD,
     RESOURCES_HEAD,
@@ -58,6 +59,9 @@ def _print(report: Report, console: Console) -> None:
     console.print(_layers(report, console.width))
     console.print()
     console.print(_pairs(totals_lines(report.totals)))
+    if report.footprint is not None:
+        console.print()
+        console.print(_pairs(footprint_lines(report.footprint)))
     pruned = pruning_lines(report)
     if pruned:
         console.print()

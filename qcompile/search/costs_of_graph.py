@@ -29,15 +29,15 @@ def costs_of(graph: Graph, options: CompileOptions) -> Measured:
     bops = sum(row.bops for row in rows)
     if options.target is Target.HDL:
         return _hdl(graph, options, rows, bops)
-    backend = CBackend()
+    backend = CBackend(mcu=options.mcu)
     problems = backend.check(graph)
     if problems and options.target is Target.C:
         raise UnsupportedError(problems, "the C back end")
     if problems:
         return Measured(bytes=_nominal(rows), bops=bops, mean_wbits=_mean(graph))
-    steps = backend.plan(graph)
+    steps, grouped = backend.plan(graph)
     stored = sum(sum(step.bytes_by_role.values()) for step in steps)
-    arena = plan_arena(graph, steps, keep_all=False).size
+    arena = plan_arena(graph, steps, keep_all=False, rows=grouped).size
     return Measured(bytes=stored, bops=bops, arena=arena, mean_wbits=_mean(graph))
 
 

@@ -25,7 +25,7 @@ FLAGS = (
     "--prune --config --verify --dump-ir --list-passes --list-ops --report --entry --seed "
     "--verbose --quiet --version --output-kind --data-keys --device --clock --target-fps "
     "--multipliers --fold --fifos --synth --list-devices --mean-wbits --max-bytes --max-bops "
-    "--max-arena --max-luts --max-ram-bits --scheduler --search-cache"
+    "--max-arena --max-luts --max-ram-bits --scheduler --search-cache --mcu"
 )
 
 
@@ -155,6 +155,7 @@ def test_version_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
         (["{model}", "--target", "hdl", "--device", "ecp5"], "'ecp5' is unknown; did you mean"),
         (["{model}", "--target", "hdl", "--fold", "none.toml"], "--fold none.toml: no such file"),
         (["{model}", "--target", "hdl", "--synth"], "--synth: needs --device"),
+        (["{model}", "--target", "sim", "--mcu"], "--mcu: is for --target c only"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

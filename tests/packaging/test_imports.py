@@ -21,6 +21,7 @@ LAYERS = (
         "options",
         "hdl_options",
         "onnx_options",
+        "mcu_options",
         "budget_options",
         "format_options",
         "prune_options",

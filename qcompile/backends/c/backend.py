@@ -74,7 +74,7 @@ class CBackend:
         problems = self.check(graph)
         if problems:
             raise UnsupportedError(problems, "the C back end")
-        steps, rows = self.plan_rows(graph) if self.mcu else (self.plan(graph), None)
+        steps, rows = self.plan(graph)
         release = plan_arena(graph, steps, keep_all=False, rows=rows)
         debug = plan_arena(graph, steps, keep_all=True, rows=rows)
         if debug.size > LARGEST_ARENA:
@@ -105,8 +105,15 @@ class CBackend:
         total = sum(item.total for item in layer_bytes.values())
         return CProgram(Artifacts(files), release.size, total, layer_bytes, layout)
 
-    def plan(self, graph: Graph) -> list[Step]:
-        """One step for each operator, except concatenations that a convolution reads in parts."""
+    def plan(self, graph: Graph) -> tuple[list[Step], RowLayout | None]:
+        """One step for each operator, except concatenations that a convolution reads in parts.
+
+        Returns:
+            The steps, and how they go by rows if they do.
+        """
+        return self._plan_rows(graph) if self.mcu else (self._plan_whole(graph), None)
+
+    def _plan_whole(self, graph: Graph) -> list[Step]:
         choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
         joined = JoinConcats().run(graph, choices, placements)
         context = Context(graph, choices, placements, self.ternary_packing, joined, self.levels)
@@ -122,8 +129,7 @@ class CBackend:
             steps.append(step)
         return steps
 
-    def plan_rows(self, graph: Graph) -> tuple[list[Step], RowLayout]:
-        """The steps of a program for microcontrollers, which go by rows where they can."""
+    def _plan_rows(self, graph: Graph) -> tuple[list[Step], RowLayout]:
         choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
         joined = JoinConcats().run(graph, choices, placements)
         context = Context(graph, choices, placements, self.ternary_packing, joined, ())

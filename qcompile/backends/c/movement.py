@@ -43,8 +43,10 @@ def plan_max_pool(context: Context, step: Step, op: MaxPool) -> None:
     window, stride = plane(op.kernel, 1), plane(op.strides, 1)
     size, out_size = image_size(kind.shape), image_size(out)
     inside = all(n * k <= total for n, k, total in zip(out_size, window, size, strict=True))
+    stem = context.stem("max_pool")
     if (
-        isinstance(kind.element, IntType)
+        stem == "max_pool"
+        and isinstance(kind.element, IntType)
         and window == stride
         and inside
         and not any((*op.pads_begin, *(d - 1 for d in op.dilations)))
@@ -56,7 +58,7 @@ def plan_max_pool(context: Context, step: Step, op: MaxPool) -> None:
     literal = "-INFINITY"
     if isinstance(kind.element, IntType):
         literal = integer_literal(kind.element.low, ctype)
-    item = kernel(context.stem("max_pool"), [ctype], type=ctype, needs_math=ctype == "float")
+    item = kernel(stem, [ctype], type=ctype, needs_math=ctype == "float")
     step.calls.append(f"{step.use(item)}({described}, {x}, {literal}, {y});")
 
 

@@ -110,6 +110,10 @@ def tiles(report: Report) -> tuple[Tile, ...]:
     found = [*_dice_tiles(report), _size_tile(report)]
     if totals.arena_bytes is not None:
         found.append(Tile("Working memory", bytes_text(totals.arena_bytes), "arena of the program"))
+    if report.footprint is not None:
+        flash, ram = report.footprint.flash_bytes, report.footprint.ram_bytes
+        found.append(Tile("Flash", bytes_text(flash), report.footprint.flash_text))
+        found.append(Tile("RAM", bytes_text(ram), report.footprint.ram_text))
     if report.hardware is not None:
         rate = report.hardware.fps
         found.append(
