@@ -17,9 +17,10 @@ from qcompile.sim.executor import Executor
 
 from .networks import Setting
 from .peers import AVX2, NATIVE
-from .rivals import Rival, Running
+from .rivals import WARM_UP, Rival, Running
 
 TIMER = Path(__file__).with_name("timer.c")
+CLOCK = Path(__file__).with_name("nanoseconds.h")
 PORTABLE = "portable C99"
 
 
@@ -117,6 +118,43 @@ def build(compiled: Compiled, choice: Build, threads: int, compiler: str = "gcc"
     command = [compiler, *flags, *port_macros(header), f"-I{compiled.folder}", "-s", "-o"]
     subprocess.run([*command, str(program), *sources, "-lm"], check=True)
     return program
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """What one step of the program took.
+
+    Attributes:
+        kernel: which of its variants ran, '' where there is no choice.
+        macs: products of the dense layer.
+        seconds: at best of all runs.
+    """
+
+    operator: str
+    name: str
+    kernel: str
+    macs: int
+    seconds: float
+
+
+def layer_times(compiled: Compiled, choice: Build, seconds: float) -> tuple[str, list[LayerTime]]:
+    """Runs a profiled build on one thread for about the given time.
+
+    Returns:
+        The instructions in use, and every step.
+    """
+    flags = ["-DMODEL_PROFILE", "-DMODEL_PROFILE_CLOCK=nanoseconds", "-include", str(CLOCK)]
+    profiled = Build(f"{choice.name} profile", choice.instructions, (*choice.flags, *flags))
+    program = build(compiled, profiled, threads=1)
+    process = Running(Rival("", choice.instructions, (str(program), str(compiled.pixels))), 1)
+    times, _ = process.batch(WARM_UP)
+    process.batch(max(1, round(seconds / min(times))))
+    rows = [line.split("\t") for line in process.close().splitlines()]
+    found = [
+        LayerTime(operator, name, kernel, int(macs), int(nanoseconds) / 1e9)
+        for operator, name, kernel, macs, nanoseconds in rows
+    ]
+    return process.note, found
 
 
 def make_rivals(compiled: Compiled, threads: int) -> list[Rival]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from .compiled import PORTABLE
+from .compiled import PORTABLE, LayerTime
 from .rivals import Measured
 
 OURS = "qcompile"
@@ -97,6 +97,26 @@ def best_peer(run: Run, ours: Measured) -> Measured | None:
     return min(peers, key=lambda item: item.median, default=None)
 
 
+def layers(times: Sequence[LayerTime]) -> str:
+    """Where the time goes in one program."""
+    total = sum(item.seconds for item in times)
+    rows = [
+        (
+            f"{item.operator} {item.name}",
+            item.kernel,
+            f"{item.macs / 1e6:.1f}" if item.macs else "",
+            f"{item.seconds * 1e6:.0f}",
+            f"{item.seconds / total:.1%}",
+            f"{item.macs / item.seconds / 1e9:.0f}" if item.macs and item.seconds else "",
+        )
+        for item in times
+    ]
+    macs = sum(item.macs for item in times)
+    sums = f"{macs / 1e6:.1f}", f"{total * 1e6:.0f}", "100%", f"{macs / total / 1e9:.0f}"
+    head = ("layer", "kernel", "MMAC", "µs", "share", "GMAC/s")
+    return table(head, [*rows, ("all", "", *sums)], texts=2)
+
+
 @dataclass(frozen=True)
 class Target:
     """How much faster than a peer one of our builds shall be, one thread both."""
@@ -164,6 +184,16 @@ def targets(runs: Sequence[Run]) -> str:
 def _cpu(peer: Measured, ours: Measured) -> float:
     """Of one run each; other work on the machine hardly changes it."""
     return min(peer.cpu) / min(ours.cpu)
+
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def written_between(page: str, text: str) -> str:
+    """The page with the text between its marks, or behind it where it has none."""
+    before, begin, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after if begin else chr(10)}"
 
 
 def machine(versions: Mapping[str, str]) -> str:

@@ -5,10 +5,13 @@
  * The first run reads the file INPUT, writes the result to the file OUTPUT and prints "first" and the
  * instructions in use. Then for each line N on standard input: one run that does not count and N
  * that do; it prints their seconds, and the seconds of CPU time of one run behind a bar.
- * The macros INPUT_TYPE, INPUT_ELEMENTS, OUTPUT_TYPE, OUTPUT_ELEMENTS and INSTRUCTIONS are given by
+ * With MODEL_PROFILE it ends with a line for each step: operator, name, kernel, products, nanoseconds at
+ * best, with tabs between them. The macros INPUT_TYPE, INPUT_ELEMENTS, OUTPUT_TYPE, OUTPUT_ELEMENTS and INSTRUCTIONS are given by
  * the command line of the compiler.
  */
+#ifndef _POSIX_C_SOURCE
 #define _POSIX_C_SOURCE 200112L
+#endif
 #include "model.h"
 
 #include <stdio.h>
@@ -58,5 +61,12 @@ int main(int argc, char **argv)
         printf("| %.9f\n", (seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu) / (double)runs);
         fflush(stdout);
     }
+#ifdef MODEL_PROFILE
+    for (int32_t i = 0; i < model_step_count(); ++i) {
+        const model_step *const step = model_get_step(i);
+        printf("%s\t%s\t%s\t", step->op, step->name, step->kernel);
+        printf("%.0f\t%.0f\n", (double)step->macs, (double)step->least);
+    }
+#endif
     return 0;
 }

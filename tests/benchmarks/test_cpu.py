@@ -13,11 +13,18 @@ import pytest
 from onnx import numpy_helper
 
 from benchmarks.cpu_bench import peers
-from benchmarks.cpu_bench.compiled import PORTABLE, compile_network, make_rivals, port_macros
+from benchmarks.cpu_bench.compiled import (
+    BUILDS,
+    PORTABLE,
+    compile_network,
+    layer_times,
+    make_rivals,
+    port_macros,
+)
 from benchmarks.cpu_bench.networks import Setting
 from benchmarks.cpu_bench.peers import AVX2, NATIVE, make_peers
 from benchmarks.cpu_bench.rivals import Measured, Rival, measure
-from benchmarks.cpu_bench.tables import Run, best_peer, results, targets
+from benchmarks.cpu_bench.tables import Run, best_peer, layers, results, targets, written_between
 from benchmarks.cpu_bench.unet import UNet
 
 CPU = Path(__file__).parents[2] / "benchmarks" / "cpu.py"
@@ -70,6 +77,11 @@ def test_every_build_is_timed_after_its_bits_were_compared(tmp_path: Path) -> No
         assert len(item.cold) == 1
         assert len(item.cpu) == 2
     assert 0.3 < compiled.share < 0.7
+    instructions, times = layer_times(compiled, BUILDS[-1], seconds=0.001)
+    assert instructions == "portable C"
+    assert sum(item.macs for item in times) == compiled.macs
+    assert {item.operator for item in times} >= {"Conv", "ConvTranspose", "MaxPool"}
+    assert layers(times).splitlines()[-1].startswith(f"| all |  | {compiled.macs / 1e6:.1f} |")
     (compiled.folder / "expected.bin").write_bytes(bytes(16 * 16 * 4))
     with pytest.raises(RuntimeError, match="not the simulator's"):
         make_rivals(compiled, threads=1)
@@ -131,6 +143,15 @@ def test_two_threads_are_held_against_one() -> None:
     single = Run("M", 1, 1, (result("qcompile w4a6, AVX2", NATIVE, 100),))
     double = Run("M", 2, 1, (result("qcompile w4a6, AVX2", NATIVE, 50),))
     assert "| M w4a6: faster with two threads | 2.00 |" in targets([single, double])
+
+
+def test_a_page_keeps_what_is_outside_of_its_marks() -> None:
+    once = written_between("before\n", "| 1 |")
+    page = once + "after\n"
+    again = written_between(page, "| 2 |")
+    assert again == page.replace("| 1 |", "| 2 |")
+    assert again.startswith("before\n")
+    assert again.endswith("\nafter\n")
 
 
 def test_the_command_explains_itself() -> None:
