@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qcompile.backends.c import layers
 from qcompile.backends.c.backend import CBackend, CProgram
 from qcompile.backends.c.direct_layer import DirectLayer, Part, conv_layer
 from qcompile.backends.c.direct_tiles import choose_tile, short_reach
@@ -38,6 +39,12 @@ from tests.op_cases.case import OpCase
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 U4, U6, U8 = (IntType(bits, signed=False) for bits in (4, 6, 8))
 I5, I8 = IntType(5), IntType(8)
+
+
+@pytest.fixture(autouse=True)
+def no_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers that Winograd would compute are computed directly."""
+    monkeypatch.setattr(layers, "plan_winograd", lambda context, *_: context.levels)
 
 
 def weights(

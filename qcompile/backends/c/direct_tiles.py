@@ -46,15 +46,12 @@ def choose_tile(layer: DirectLayer, level: Level) -> Tile:
         vectors = 1 if layer.filters <= 8 else 2
         pixels = _pixels(layer.columns, 4 if vectors == 2 else 8, vectors, 0)
         return Tile("tile_avx2", pixels, vectors, 8 * vectors, form, reach)
-    shared = layer.kernel_width
-    if shared == 1 or shared > 5 or layer.step[1] != 1 or layer.channels % TILE_DEPTH:
+    shared = layer.kernel_width if layer.step[1] == 1 else 1
+    if shared == 1 or shared > WIDEST_SHARED or layer.channels % TILE_DEPTH:
         shared = 0
-    # A vector of 16 filters with shared taps needs fewest loads; without, two share a load.
-    vectors = 1 if layer.filters <= across or (shared and across == 16) else 2
-    shared = shared if vectors == 1 else 0
-    if vectors == 2 and across == 16 and layer.filters % 32:
-        vectors = 1
-    most = 16 if shared else 12 if vectors == 1 else 8
+    # Two vectors of filters share a load; whole ones only where a vector is a block of weights.
+    vectors = 2 if layer.filters > across and (across == 8 or layer.filters % 32 == 0) else 1
+    most = 8 if vectors == 2 else 16 if shared else 12
     pixels = _pixels(layer.columns, most, vectors, shared)
     return Tile("tile_vnni", pixels, vectors, across * vectors, shared)
 
@@ -63,7 +60,9 @@ def _pixels(columns: int, most: int, vectors: int, shared: int) -> int:
     """Pixels of a tile, so that a row of `columns` needs the fewest cycles."""
 
     def cycles(pixels: int) -> float:
-        loads = (pixels + 2 * shared - 1) / shared if shared else pixels + vectors
+        loads: float = pixels + vectors
+        if shared:
+            loads = (pixels + shared - 1 + shared * vectors) / shared
         return -(-columns // pixels) * max(pixels * vectors, loads, LATENCY)
 
     return min(range(1, most + 1), key=lambda pixels: (cycles(pixels), -pixels))
