@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qcompile.graph import Graph
+from qcompile.graph import Graph, Op
 from qcompile.ops import Concat, Conv
 from qcompile.passes.choose_kernels import KernelChoice
 from qcompile.passes.place_tensors import Placement, channels_last
@@ -20,7 +20,7 @@ MOST_PARTS = 4
 
 @dataclass(frozen=True)
 class JoinConcats:
-    """Finds each `Concat` of channels whose only reader is an ungrouped `Conv`."""
+    """Finds each `Concat` of channels that only ungrouped `Conv`s read."""
 
     def run(
         self,
@@ -33,16 +33,25 @@ class JoinConcats:
         for op in graph.ops:
             if not isinstance(op, Concat) or op.axis != 1 or len(op.inputs) > MOST_PARTS:
                 continue
-            reader = graph.only_consumer(op.output)
+            readers = graph.consumers[op.output]
             if (
-                isinstance(reader, Conv)
-                and reader.groups == 1
-                and choices[reader.name].kernel == "conv"
-                and reader.inputs[0] == op.output
+                readers
+                and op.output not in graph.outputs
+                and all(_gathers(reader, op.output, choices) for reader in readers)
                 and all(_readable(graph, placements, value) for value in op.inputs)
             ):
                 found[op.output] = op
         return found
+
+
+def _gathers(reader: Op, value: str, choices: Mapping[str, KernelChoice]) -> bool:
+    """`reader` is a convolution that can gather `value` from several places."""
+    return (
+        isinstance(reader, Conv)
+        and reader.groups == 1
+        and choices[reader.name].kernel == "conv"
+        and reader.inputs[0] == value
+    )
 
 
 def _readable(graph: Graph, placements: Mapping[str, Placement], value: str) -> bool:

@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from qcompile.graph import Graph, Op
 from qcompile.ops import (
@@ -139,14 +140,26 @@ def _has_rows(graph: Graph, value: str) -> bool:
 
 
 def _reach(value: str, size: int, windows: Sequence[tuple[int, int]]) -> Reach:
-    """The linear bound of the windows' last rows, and their first rows."""
-    common = math.gcd(size, len(windows))
-    step, divisor = size // common, len(windows) // common
-    steps = {b - a for (_, a), (_, b) in itertools.pairwise(windows)}
-    if len(steps) == 1:
-        (step,), divisor = steps, 1
-    ahead = max(last * divisor - row * step for row, (_, last) in enumerate(windows))
+    """The tightest linear bound of the windows' last rows, and their first rows."""
+    lasts = [last for _, last in windows]
+    # Pixels are aligned by their edges, or by the centres of the first and the last one.
+    slopes = [(size, len(lasts)), (size - 1, max(1, len(lasts) - 1))]
+    slopes += [(b - a, 1) for a, b in itertools.pairwise(lasts[:2])]
+    bounds = [_bound(lasts, Fraction(*slope)) for slope in slopes]
+    step, divisor, ahead = min(bounds, key=lambda bound: _excess(lasts, *bound))
     lowest = [min(max(first, 0), size - 1) for first, _ in windows]
     for row in reversed(range(len(lowest) - 1)):
         lowest[row] = min(lowest[row], lowest[row + 1])
     return Reach(value, size, step, divisor, ahead, tuple(lowest))
+
+
+def _bound(lasts: Sequence[int], slope: Fraction) -> tuple[int, int, int]:
+    """(step, divisor, ahead) of the lowest line with this slope above all `lasts`."""
+    step, divisor = slope.numerator, slope.denominator
+    ahead = max(last * divisor - row * step for row, last in enumerate(lasts))
+    return step, divisor, ahead
+
+
+def _excess(lasts: Sequence[int], step: int, divisor: int, ahead: int) -> int:
+    """Rows that the bound asks for in vain, over all rows."""
+    return sum((row * step + ahead) // divisor - last for row, last in enumerate(lasts))

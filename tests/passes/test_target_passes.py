@@ -44,6 +44,33 @@ def test_memory_is_reused() -> None:
     assert PlanBuffers().run(chain).size == 128
 
 
+@given(buffers(), st.data())
+def test_written_over_means_at_the_same_place_in_turn(
+    items: list[Buffer], data: st.DataObject
+) -> None:
+    names = [item.name for item in items]
+    choice = st.lists(st.sampled_from(names), max_size=2) if names else st.just([])
+    items = [dataclasses.replace(item, over=tuple(data.draw(choice))) for item in items]
+    plan = PlanBuffers(16).run(items)
+    assert plan.size <= PlanBuffers(16).run([dataclasses.replace(i, over=()) for i in items]).size
+    for a in items:
+        assert plan.offsets[a.name] + a.size <= plan.size
+        for b in items:
+            if a is b or not a.overlaps(b) or a.first > b.first:
+                continue
+            first, second = sorted((a, b), key=lambda item: plan.offsets[item.name])
+            if plan.offsets[first.name] + first.size > plan.offsets[second.name]:
+                assert a.name in b.over
+                assert a.last == b.first > a.first
+                assert b.size <= a.size
+                assert plan.offsets[a.name] == plan.offsets[b.name]
+
+
+def test_a_chain_in_place_takes_the_memory_of_its_largest() -> None:
+    chain = [Buffer(str(i), 64 - i, i, i + 1, (str(i - 1),)) for i in range(8)]
+    assert PlanBuffers().run(chain).size == 64
+
+
 def test_narrow_kernels_where_ranges_allow() -> None:
     graph = unet()
     choices = ChooseKernels().run(graph).values()

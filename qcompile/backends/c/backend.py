@@ -195,7 +195,8 @@ def plan_arena(
             if rows is not None and not keep_all:
                 first, last = rows.span(first)[0], rows.span(last)[1]
                 size = size // rows.rows.get(value, 1) * rows.held.get(value, 1)
-            buffers.append(Buffer(value_name(value), size, first, last))
+            over = () if keep_all else tuple(value_name(name) for name in step.in_place)
+            buffers.append(Buffer(value_name(value), size, first, last, over))
         for pointer in step.pointers:
             if pointer.value is None:
                 name = scratch_name(index, pointer.name)

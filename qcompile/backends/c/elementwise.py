@@ -71,6 +71,18 @@ def row_view(
     return outer.padded(ROW_LOOPS), row
 
 
+def _overwritable(context: Context, value: str, output: str) -> bool:
+    """The output may lie where `value` does: its elements are read in the order in which those of
+    the output are written, and none of those reaches beyond what was read."""
+    source, target = context.type(value), context.type(output)
+    return (
+        value in context.graph.producers
+        and source.shape == target.shape
+        and context.strides(value) == context.strides(output)
+        and source.storage_bytes >= target.storage_bytes
+    )
+
+
 def plan_sum(context: Context, step: Step, op: Add | Mul | Div) -> None:
     """Two tensors with broadcasting; float islands share the loops."""
     out = context.type(op.output)
@@ -85,6 +97,7 @@ def plan_sum(context: Context, step: Step, op: Add | Mul | Div) -> None:
         else:
             names.append(context.read(step, name, value))
     y = context.write_as(step, "y", op.output, placement)
+    step.in_place += [value for value in values if _overwritable(context, value, op.output)]
     outer, row = row_view(context, op, values, placement)
     sums = sums_type(op)
     channels = out.shape[placement.order[-1]] if out.rank else 1
@@ -136,6 +149,7 @@ def plan_affine(context: Context, step: Step, op: Affine) -> None:
     placement = channels_last(kind.rank)
     x = context.read_as(step, "x", op.inputs[0], placement)
     y = context.write_as(step, "y", op.output, placement)
+    step.in_place += [op.inputs[0]] if _overwritable(context, op.inputs[0], op.output) else []
     channels = kind.shape[1]
     sums = sums_type(op)
     if op.epilogue is None:
@@ -173,6 +187,7 @@ def plan_rescale(context: Context, step: Step, op: Rescale) -> None:
     placement = channels_last(kind.rank)
     x = context.read_as(step, "x", op.inputs[0], placement)
     y = context.write_as(step, "y", op.output, placement)
+    step.in_place += [op.inputs[0]] if _overwritable(context, op.inputs[0], op.output) else []
     channels = kind.shape[op.channel_axis(kind.rank)] if kind.rank else 1
     sums = sums_type(op)
     epilogue = plan_epilogue(context, step, op, channels)
@@ -222,6 +237,9 @@ def boundary_shape(context: Context, step: Step, op: Op, per_channel: bool) -> s
 def plan_lookup(context: Context, step: Step, op: Lookup) -> None:
     """One table for all elements, or one for each channel."""
     x, y = context.read(step, "x", op.inputs[0]), context.write(step, "y", op.output)
+    if context.type(op.inputs[0]).storage_bytes == context.type(op.output).storage_bytes:
+        # A table for each channel is walked channel by channel: elements must stay in place.
+        step.in_place += [op.inputs[0]] if _overwritable(context, op.inputs[0], op.output) else []
     data = context.graph.constants[op.inputs[1]]
     x_type, y_type = context.ctype(op.inputs[0]), context.ctype(op.output)
     table = step.table("table", y_type, data, Role.TABLE, "output code of each input code")

@@ -164,7 +164,7 @@ class Step:
 
     `before`, `calls` and `after` run on every machine, in this order. Where there are `variants`,
     the best one that the machine can run takes the place of `calls`. `opening` and `closing` are
-    lines around the whole block.
+    lines around the whole block. The output may be written over the inputs named in `in_place`.
     """
 
     op: Op
@@ -179,6 +179,7 @@ class Step:
     kernels: list[Kernel] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     variants: list[Variant] = field(default_factory=list)
+    in_place: list[str] = field(default_factory=list)
     opening: list[str] = field(default_factory=list)
     closing: list[str] = field(default_factory=list)
 
