@@ -64,11 +64,11 @@ class Running:
     """A rival's process, which has computed its first result."""
 
     def __init__(self, rival: Rival, threads: int) -> None:
-        def pin() -> None:
-            # With one thread all rivals share a core, which has only one of them busy.
-            if threads == 1:
-                os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
+        allowed = os.sched_getaffinity(0)
+        if threads == 1:
+            # All rivals share a core, and one of them at a time is busy. Set here and inherited:
+            # with work to do between fork and exec, starting a process would take longer.
+            os.sched_setaffinity(0, {max(allowed)})
         begin = time.perf_counter()
         self.process = subprocess.Popen(
             rival.command,
@@ -77,8 +77,8 @@ class Running:
             stderr=subprocess.DEVNULL,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": str(threads), **rival.environment},
-            preexec_fn=pin,
         )
+        os.sched_setaffinity(0, allowed)
         assert self.process.stdout is not None
         word, _, self.note = self.process.stdout.readline().strip().partition(" ")
         self.cold_seconds = time.perf_counter() - begin

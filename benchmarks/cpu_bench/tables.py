@@ -171,13 +171,15 @@ def targets(runs: Sequence[Run]) -> str:
             add("M w4a6: faster with two threads", pair[0].median / pair[1].median, 1.7)
     for run in single.values():
         ours = run.find(OURS, "w4a6")
-        vino, ort = run.find(INT8, without="capped"), run.find(FLOAT)
+        vino = run.find(INT8, without="capped")
         if ours and vino:
             ratio = vino.peak_bytes / ours.peak_bytes
             add(f"{run.network} w4a6: less memory than {vino.rival.name}", ratio, 4)
-        if ours and ort and ours.cold and ort.cold:
-            ratio = median(ort.cold) / median(ours.cold)
-            add(f"{run.network} w4a6: faster cold start than {ort.rival.name}", ratio, 10)
+        for name in ("onnxruntime fp32", "onnxruntime int8"):
+            peer = run.find(name)
+            if ours and peer and ours.cold and peer.cold:
+                ratio = median(peer.cold) / median(ours.cold)
+                add(f"{run.network} w4a6: faster cold start than {peer.rival.name}", ratio, 10)
     return table(("ratio", "of medians", "of CPU times", "must", "aim", "result"), rows)
 
 
