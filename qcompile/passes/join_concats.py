@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from qcompile.graph import Graph, Op
 from qcompile.ops import Concat, Conv
 from qcompile.passes.choose_kernels import KernelChoice
+from qcompile.passes.place_planes import NO_PLANES, PlanePlan
 from qcompile.passes.place_tensors import Placement, channels_last
 
 MOST_PARTS = 4
@@ -27,6 +28,7 @@ class JoinConcats:
         graph: Graph,
         choices: Mapping[str, KernelChoice],
         placements: Mapping[str, Placement],
+        planes: PlanePlan = NO_PLANES,
     ) -> Mapping[str, Concat]:
         """Value name of the concatenation -> the operator that need not run."""
         found = {}
@@ -34,11 +36,14 @@ class JoinConcats:
             if not isinstance(op, Concat) or op.axis != 1 or len(op.inputs) > MOST_PARTS:
                 continue
             readers = graph.consumers[op.output]
+            in_planes = {value in planes.values for value in op.inputs}
+            in_planes |= {reader.name in planes.native for reader in readers}
             if (
                 readers
                 and op.output not in graph.outputs
                 and all(_gathers(reader, op.output, choices) for reader in readers)
                 and all(_readable(graph, placements, value) for value in op.inputs)
+                and len(in_planes) == 1
             ):
                 found[op.output] = op
         return found

@@ -16,13 +16,14 @@ from qcompile.backends.c.program import ARENA_ALIGNMENT, Role, Step
 from qcompile.backends.c.render import WORK, Layout, render, scratch_name, value_name
 from qcompile.backends.c.row_groups import RowLayout, group_rows, held_macro
 from qcompile.backends.c.rows import plan_row_step
-from qcompile.backends.c.table import PLANNERS
+from qcompile.backends.c.table import PLANE_PLANNERS, PLANNERS
 from qcompile.backends.c.verify import VerifyResult, verify
 from qcompile.errors import Unsupported, UnsupportedError
 from qcompile.graph import Graph, Op
 from qcompile.packing import TernaryPacking
 from qcompile.passes.choose_kernels import ChooseKernels
 from qcompile.passes.join_concats import JoinConcats
+from qcompile.passes.place_planes import PlacePlanes, memory_bytes
 from qcompile.passes.place_tensors import PlaceTensors
 from qcompile.passes.plan_buffers import Buffer, BufferPlan, PlanBuffers
 from qcompile.types import Array, Shape
@@ -91,6 +92,7 @@ class CBackend:
             graph=graph,
             steps=tuple(steps),
             placements=PlaceTensors().run(graph),
+            planes=PlacePlanes().run(graph).values if rows is None else {},
             release=release,
             debug=debug,
             rows=rows,
@@ -115,14 +117,18 @@ class CBackend:
 
     def _plan_whole(self, graph: Graph) -> list[Step]:
         choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
-        joined = JoinConcats().run(graph, choices, placements)
-        context = Context(graph, choices, placements, self.ternary_packing, joined, self.levels)
+        planes = PlacePlanes().run(graph)
+        joined = JoinConcats().run(graph, choices, placements, planes)
+        context = Context(
+            graph, choices, placements, self.ternary_packing, joined, self.levels, planes=planes
+        )
         steps = []
         for index, op in enumerate(graph.ops):
             if op.output in joined:
                 continue
             step = Step(op, step_prefix(index, op))
-            PLANNERS[type(op)].plan(context, step, op)
+            planners = PLANE_PLANNERS if op.name in planes.native else PLANNERS
+            planners[type(op)].plan(context, step, op)
             if not any(context.type(value).is_float for value in (*op.inputs, *op.outputs)):
                 # Floats would be contracted into fused multiply-adds where the level has them.
                 add_recompiled(step, self.levels)
@@ -184,6 +190,7 @@ def plan_arena(
             if pointer.value is not None:
                 readers.setdefault(pointer.value, []).append(index)
     public = {*graph.inputs, *graph.outputs}
+    planes = PlacePlanes().run(graph).values if rows is None else {}
     end = len(steps)
     buffers = []
     for index, step in enumerate(steps):
@@ -191,7 +198,7 @@ def plan_arena(
             if value in public:
                 continue
             first, last = (0, end) if keep_all else (index, max([index, *readers.get(value, [])]))
-            size = graph.types[value].storage_bytes
+            size = memory_bytes(graph.types[value], planes.get(value))
             if rows is not None and not keep_all:
                 first, last = rows.span(first)[0], rows.span(last)[1]
                 size = size // rows.rows.get(value, 1) * rows.held.get(value, 1)

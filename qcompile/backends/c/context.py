@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from qcompile.backends.c.levels import Level
 from qcompile.backends.c.names import c_type
+from qcompile.backends.c.plane_codes import plan_packing, plan_unpacking
 from qcompile.backends.c.program import Kernel, Pointer, Role, Step, kernel
 from qcompile.graph import Graph
 from qcompile.ops import Concat
 from qcompile.packing import TernaryPacking
 from qcompile.passes.choose_kernels import KernelChoice
+from qcompile.passes.place_planes import NO_PLANES, PlanePlan
 from qcompile.passes.place_tensors import Placement, channels_last
 from qcompile.types import Shape, TensorType
 
@@ -71,6 +73,7 @@ class Context:
     ternary: TernaryPacking
     joined: Mapping[str, Concat]
     levels: tuple[Level, ...]
+    planes: PlanePlan = field(default=NO_PLANES, kw_only=True)
 
     def type(self, value: str) -> TensorType:
         return self.graph.types[value]
@@ -83,15 +86,27 @@ class Context:
         return self.placements[value].strides(self.type(value).shape)
 
     def read(self, step: Step, name: str, value: str) -> str:
-        """Pointer `name` to `value` in its own placement (a constant becomes a table)."""
+        """Pointer `name` to the codes of `value` in its own placement.
+
+        A constant becomes a table; bit planes are unpacked before the step.
+        """
         if self.graph.is_constant(value):
             data = self.graph.constants[value]
             return step.table(f"constant_{name}", self.ctype(value), data, Role.WEIGHTS)
+        if value in self.planes.values:
+            shape, layout = self.type(value).shape, self.planes.values[value]
+            return plan_unpacking(step, name, value, self.ctype(value), shape, layout)
         step.pointers.append(Pointer(self.ctype(value), name, value))
         return name
 
     def write(self, step: Step, name: str, value: str) -> str:
-        """Pointer `name` to the output `value` in its own placement."""
+        """Pointer `name` to the codes of the output `value` in its own placement.
+
+        They are packed after the step if the output lies in bit planes.
+        """
+        if value in self.planes.values:
+            shape, layout = self.type(value).shape, self.planes.values[value]
+            return plan_packing(step, name, value, self.ctype(value), shape, layout)
         step.pointers.append(Pointer(self.ctype(value), name, value, writes=True))
         return name
 

@@ -65,7 +65,7 @@ def _vectors(epilogue: Requantize) -> Sequence[tuple[int, ...]]:
     return vectors
 
 
-def _each(values: Sequence[int], channels: int) -> Array:
+def each_channel(values: Sequence[int], channels: int) -> Array:
     """One value a channel."""
     return np.array(list(values) * channels if len(values) == 1 else list(values), dtype=object)
 
@@ -130,7 +130,7 @@ def _constant(
 ) -> str:
     if flat:
         return integer_literal(values[0], ctype)
-    return step.table(name, ctype, _each(values, channels), Role.EPILOGUE)
+    return step.table(name, ctype, each_channel(values, channels), Role.EPILOGUE)
 
 
 def _thresholds(
@@ -144,7 +144,7 @@ def _thresholds(
         "thresholds_constants",
     )
     width = 1 if flat else channels
-    limits = np.stack([_each(values, width) for values in epilogue.thresholds])
+    limits = np.stack([each_channel(values, width) for values in epilogue.thresholds])
     low, high = (-(1 << 31), (1 << 31) - 1) if sums == "int32_t" else (-(1 << 63), (1 << 63) - 1)
     limits = np.clip(limits, low, high)
     table = step.table("limits", sums, limits, Role.EPILOGUE)

@@ -34,10 +34,11 @@ def add_recompiled(step: Step, levels: Iterable[Level]) -> None:
     portables = [variant for variant in step.variants if variant.level is None]
     for level in wanted:
         if level not in known and portables:
-            step.variants.append(_recompiled(portables[0], level))
+            step.variants.append(recompiled(portables[0], level))
 
 
-def _recompiled(portable: Variant, level: Level) -> Variant:
+def recompiled(portable: Variant, level: Level) -> Variant:
+    """`portable` with its kernels compiled for `level`."""
     names: dict[str, str] = {}
     kernels = [_compiled_for(item, level, names) for item in portable.kernels]
     return Variant(

@@ -37,6 +37,7 @@ from qcompile.backends.c.program import (
 from qcompile.backends.c.row_groups import RowLayout, held_macro
 from qcompile.graph import Graph
 from qcompile.multiplications import multiplications
+from qcompile.passes.place_planes import BitPlanes, memory_bytes
 from qcompile.passes.place_tensors import Placement
 from qcompile.passes.plan_buffers import BufferPlan
 from qcompile.types import Array, FloatType, TensorType, q_format
@@ -54,6 +55,7 @@ class Layout:
     graph: Graph
     steps: tuple[Step, ...]
     placements: Mapping[str, Placement]
+    planes: Mapping[str, BitPlanes]
     release: BufferPlan
     debug: BufferPlan
     rows: RowLayout | None = None
@@ -390,7 +392,7 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
             "offset": offset_macro(layout, 0, "", value),
             "type": c_type(graph.types[value].element),
             "count": graph.types[value].size,
-            "bytes": graph.types[value].storage_bytes,
+            "bytes": memory_bytes(graph.types[value], layout.planes.get(value)),
         }
         for step, value in layout.taps
     ]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcompile import ops
-from qcompile.backends.c import elementwise, layers, movement, reductions
+from qcompile.backends.c import elementwise, layers, movement, movement_planes, reductions
 from qcompile.backends.c.context import Context
+from qcompile.backends.c.conv_planes import plan_conv_planes
 from qcompile.backends.c.program import Step
 from qcompile.graph import Op
 
@@ -86,3 +87,12 @@ PLANNERS: Mapping[type[Op], Row] = {
     ops.Dequantize: _strided(elementwise.plan_dequantize, "dequantize", rank=4),
 }
 """Every operator of `qcompile.ops`, once."""
+
+PLANE_PLANNERS: Mapping[type[Op], Row] = {
+    ops.Conv: _image(plan_conv_planes, "conv_planes", "gather_planes", "list_planes"),
+    ops.ConvTranspose: _image(plan_conv_planes, "conv_planes", "gather_planes", "list_planes"),
+    ops.MaxPool: _image(movement_planes.plan_pool_planes, "pool_planes", "plane_rows"),
+    ops.NearestResize: _image(movement_planes.plan_resize_planes, "resize_planes", "plane_rows"),
+    ops.Concat: _image(movement_planes.plan_concat_planes, "concat_planes"),
+}
+"""Those of operators that read and write bit planes."""

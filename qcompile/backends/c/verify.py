@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from qcompile.backends.c.emitted import CProgram
+from qcompile.backends.c.plane_codes import decoded
 from qcompile.backends.c.render import Layout, families, harness
 from qcompile.backends.c.vectors import has_float_island
 from qcompile.errors import ToolError
@@ -283,6 +284,12 @@ def _execute(
         run: dict[str, Array] = {}
         for value in values:
             kind = layout.graph.types[value]
+            if value in layout.planes:
+                planes = layout.planes[value]
+                raw = np.frombuffer(data, np.uint8, planes.size(kind.shape), position)
+                position += raw.nbytes
+                run[value] = decoded(raw, kind.shape, planes).astype(kind.element.storage)
+                continue
             raw = np.frombuffer(data, kind.element.storage, kind.size, position)
             position += raw.nbytes
             placement = layout.placements[value]
