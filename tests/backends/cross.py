@@ -28,11 +28,13 @@ class Machine:
     Attributes:
         compiler: command and flags.
         emulator: command and flags; the image and two file names follow.
+        instructions: what programs say that they use there.
         board: the image runs on a bare processor, and reaches files through the debugger.
     """
 
     compiler: tuple[str, ...]
     emulator: tuple[str, ...]
+    instructions: str
     board: bool = False
 
     @property
@@ -57,16 +59,7 @@ class Machine:
                     storage = graph.types[value].element.storage
                     inputs.write(np.ascontiguousarray(feeds[value], storage).tobytes())
         (folder / "runner.c").write_text(runner_source([program for program, _ in runs]))
-        command = [*self.compiler, *FLAGS, "-o", "image", "runner.c", *sources]
-        if self.board:
-            (folder / "vectors.c").write_text(VECTOR_TABLE)
-            command += ["vectors.c", "--specs=rdimon.specs", "-Wl,--section-start=.vectors=0"]
-        _run([*command, "-lm"], folder)
-        if self.board:
-            semihosting = "enable=on,target=native,arg=image,arg=inputs.bin,arg=outputs.bin"
-            _run([*self.emulator, "-semihosting-config", semihosting, "-kernel", "image"], folder)
-        else:
-            _run([*self.emulator, "./image", "inputs.bin", "outputs.bin"], folder)
+        self.execute(["runner.c", *sources], folder)
         data = (folder / "outputs.bin").read_bytes()
         results = []
         position = 0
@@ -81,24 +74,42 @@ class Machine:
         assert position == len(data)
         return results
 
+    def execute(self, sources: Sequence[str], folder: Path) -> str:
+        """Compiles files of `folder`, runs the image there, and returns what it prints."""
+        command = [*self.compiler, *FLAGS, "-o", "image", *sources]
+        if self.board:
+            (folder / "vectors.c").write_text(VECTOR_TABLE)
+            command += ["vectors.c", "--specs=rdimon.specs", "-Wl,--section-start=.vectors=0"]
+        _run([*command, "-lm"], folder)
+        if not self.board:
+            return _run([*self.emulator, "./image", "inputs.bin", "outputs.bin"], folder)
+        semihosting = "enable=on,target=native,arg=image,arg=inputs.bin,arg=outputs.bin"
+        image = ("-semihosting-config", semihosting, "-kernel", "image")
+        return _run([*self.emulator, *image], folder)
+
 
 def board(core: str, name: str) -> Machine:
     """A Cortex-M processor on one of Arm's boards with 4 MB of memory at address 0."""
     compiler = ("arm-none-eabi-gcc", f"-mcpu={core}", "-mthumb", "-mfloat-abi=soft")
     quiet = ("-nographic", "-monitor", "none", "-serial", "none")
-    return Machine(compiler, ("qemu-system-arm", "-M", name, *quiet), board=True)
+    emulator = ("qemu-system-arm", "-M", name, *quiet)
+    return Machine(compiler, emulator, "portable C", board=True)
 
 
-def aarch64(*flags: str) -> Machine:
+def aarch64(processor: str, instructions: str, *flags: str) -> Machine:
     """A 64-bit Arm processor with Linux."""
-    return Machine(("aarch64-linux-gnu-gcc", "-static", *flags), ("qemu-aarch64", "-cpu", "max"))
+    compiler = ("aarch64-linux-gnu-gcc", "-static", *flags)
+    return Machine(compiler, ("qemu-aarch64", "-cpu", processor), instructions)
 
+
+ARM32 = Machine(("arm-linux-gnueabihf-gcc", "-static"), ("qemu-arm",), "portable C")
 
 MACHINES: Mapping[str, Machine] = {
-    "aarch64": aarch64(),
-    "aarch64-dotprod": aarch64("-march=armv8.2-a+dotprod"),
-    "aarch64-portable": aarch64("-DQCOMPILE_PORTABLE"),
-    "armv7": Machine(("arm-linux-gnueabihf-gcc", "-static"), ("qemu-arm",)),
+    "aarch64": aarch64("cortex-a53", "NEON"),
+    "aarch64-newer": aarch64("cortex-a76", "NEON with dot products"),
+    "aarch64-dotprod": aarch64("cortex-a76", "NEON with dot products", "-march=armv8.2-a+dotprod"),
+    "aarch64-portable": aarch64("cortex-a53", "portable C", "-DQCOMPILE_PORTABLE"),
+    "armv7": ARM32,
     "cortex-m3": board("cortex-m3", "mps2-an385"),
     "cortex-m4": board("cortex-m4", "mps2-an386"),
     "cortex-m7": board("cortex-m7", "mps2-an500"),
@@ -242,7 +253,7 @@ def _one(program: CProgram) -> list[str]:
     return [*lines, f'    check(arena, "{entry}");', "}", ""]
 
 
-def _run(command: Sequence[str], folder: Path) -> None:
+def _run(command: Sequence[str], folder: Path) -> str:
     done = subprocess.run(
         command,
         cwd=folder,
@@ -253,3 +264,4 @@ def _run(command: Sequence[str], folder: Path) -> None:
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[:4000]
+    return done.stdout

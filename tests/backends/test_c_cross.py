@@ -67,6 +67,24 @@ def machine(request: pytest.FixtureRequest) -> str:
     return name
 
 
+INSTRUCTIONS = """\
+#include <stdio.h>
+#include "net.h"
+
+int main(void)
+{
+    return puts(net_instructions()) < 0 ? 1 : 0;
+}
+"""
+
+
+def test_instructions(machine: str, tmp_path: Path) -> None:
+    CBackend("net").emit(unet()).artifacts.write(tmp_path)
+    (tmp_path / "tell.c").write_text(INSTRUCTIONS)
+    chosen = MACHINES[machine]
+    assert chosen.execute(["tell.c", "net.c"], tmp_path).strip() == chosen.instructions
+
+
 def selected(stem: str) -> Iterator[tuple[str, Graph, CProgram, Feeds]]:
     for index, case in enumerate(cases_of(stem)):
         backend = CBackend(entry=f"case_{index}")

@@ -3,7 +3,7 @@
 One driver (`conv_direct.c.j2`) serves Conv, ConvTranspose and MatMul, and one kernel for each
 instruction set computes a tile, some pixels times some filters, with all sums in registers:
 
-    input rows -> band (padded, unsigned bytes) -+
+    input rows -> band (padded, bytes) ----------+
     packed weights -> bytes in tile order -------+-> tile of sums -> epilogue -> output
 
 Rule of cost: rows of a band fit in a share of the second-level cache. Where all rows are one band,
@@ -12,6 +12,7 @@ the unpacked weights fit in such a share, too; otherwise all weights are unpacke
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ def plan_direct(
     y: str,
     levels: Sequence[Level],
 ) -> None:
-    """Adds a variant for each of `levels` that is one of x86.
+    """Adds a variant for each of `levels`.
 
     Args:
         context: the graph.
@@ -61,8 +62,8 @@ def plan_direct(
     if not layer.fits():
         return
     for level in levels:
-        if level.value.family is Family.X86:
-            _plan_level(context, step, layer, table, epilogue, y, level)
+        taken = dataclasses.replace(layer, signed=level.value.family is Family.NEON)
+        _plan_level(context, step, taken, table, epilogue, y, level)
 
 
 def _plan_level(
@@ -128,7 +129,7 @@ def _plan_level(
     }
     parts_of_name = [
         str(settings["parts"]),
-        *(["signed"] if layer.offset else []),
+        *(["offset"] if layer.offset else []),
         stream.function,
         micro.function.removeprefix("tile_"),
         after.function,
@@ -290,14 +291,16 @@ def _phases(layer: DirectLayer) -> list[str]:
 
 def stream_kernel(table: PackedTable, level: Level) -> tuple[Kernel, str, str]:
     """The kernel that expands weights; declaration and names of its first arguments."""
+    suffix = "_neon" if level.value.family is Family.NEON else ""
     match table.packed.packing:
         case Packing.BASE3:
             return kernel("stream_base3").at(level), "const uint8_t *packed", "packed"
         case Packing.TABLE:
             assert table.levels is not None
             ctype = table.levels[1]
-            stream = kernel("stream_table", [ctype], level_type=ctype).at(level)
+            named = kernel("stream_table", [ctype], level_type=ctype)
+            stream = dataclasses.replace(named, template=f"stream_table{suffix}").at(level)
             declared = f"const uint32_t *packed, int32_t bits, const {ctype} *levels"
             return stream, declared, "packed, bits, levels"
-    stream = kernel("stream_bits").at(level)
+    stream = Kernel(f"stream_bits{suffix}", "stream_bits").at(level)
     return stream, "const uint32_t *packed, int32_t bits", "packed, bits"

@@ -30,6 +30,11 @@ class Part:
         return self.pointer if self.ctype == "uint8_t" else f"(const uint8_t *){self.pointer}"
 
 
+def byte_offset(inputs: Range, signed: bool) -> int:
+    """What is added to codes so that they are unsigned bytes, or signed ones; 0 if they are."""
+    return min(0, 127 - inputs.high) if signed else max(0, -inputs.low)
+
+
 @dataclass(frozen=True)
 class Phase:
     """Outputs that meet the same taps.
@@ -68,6 +73,7 @@ class DirectLayer:
         kernel_width: taps of a segment that lie side by side (1: it is one tap).
         y_row: elements between rows of outputs of a phase.
         y_step: elements between outputs of a row.
+        signed: the products take signed bytes of the input, as those of NEON do.
     """
 
     parts: tuple[Part, ...]
@@ -78,6 +84,7 @@ class DirectLayer:
     kernel_width: int
     y_row: int
     y_step: int
+    signed: bool = False
 
     @property
     def channels(self) -> int:
@@ -94,8 +101,13 @@ class DirectLayer:
 
     @property
     def offset(self) -> int:
-        """What makes every code of the input unsigned."""
-        return max(0, -self.inputs.low)
+        """What makes every code of the input a byte that the products take."""
+        return byte_offset(self.inputs, self.signed)
+
+    @property
+    def bytes(self) -> Range:
+        """What the products see of the input."""
+        return Range(self.inputs.low + self.offset, self.inputs.high + self.offset)
 
     @property
     def columns(self) -> int:
@@ -111,10 +123,10 @@ class DirectLayer:
         return sum(self.filters * phase.depth for phase in self.phases)
 
     def fits(self) -> bool:
-        """Unsigned inputs and signed weights of a byte each; sums wrap, but end where they must."""
-        highest = self.inputs.high + self.offset
+        """Bytes times signed bytes; sums wrap, but end where they must."""
+        span = self.inputs.high - self.inputs.low
         codes = [phase.codes for phase in self.phases if phase.codes.size]
-        return 0 < highest <= 255 and all(c.min() >= -128 and c.max() <= 127 for c in codes)
+        return 0 < span <= 255 and all(c.min() >= -128 and c.max() <= 127 for c in codes)
 
     def starts(self) -> Array:
         """What takes the offset of the inputs out of each sum: [phases * filters]."""

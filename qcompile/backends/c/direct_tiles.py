@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcompile.backends.c.direct_layer import DirectLayer
-from qcompile.backends.c.levels import Level
+from qcompile.backends.c.levels import Family, Level
 from qcompile.backends.c.program import Kernel, Setting, kernel
 from qcompile.backends.c.weights import TILE_DEPTH, round_up
 from qcompile.types import Array, Range
@@ -20,6 +20,8 @@ from qcompile.types import Array, Range
 INT16 = Range(-(1 << 15), (1 << 15) - 1)
 SHORTEST_REACH = 16
 """Bytes: summing in 16 bits pays from here on."""
+NEON_REACH = 32
+"""Bytes: the same for NEON, which has an instruction that widens pairs of products."""
 LATENCY = 10
 WIDEST_SHARED = 5
 """Kernels up to this width can share loaded inputs among neighbouring pixels."""
@@ -40,8 +42,10 @@ class Tile:
 def choose_tile(layer: DirectLayer, level: Level) -> Tile:
     """The kernel and its size that need the fewest cycles for a row of outputs."""
     across = level.value.vector_bytes // 4
+    if level.value.family is Family.NEON:
+        return _neon_tile(layer, level)
     if level is Level.AVX2:
-        reach = short_reach(layer)
+        reach = short_reach(layer, 2)
         form = "wide" if reach == 0 else "short" if reach >= SHORTEST_REACH else "pairs"
         vectors = 1 if layer.filters <= 8 else 2
         pixels = _pixels(layer.columns, 4 if vectors == 2 else 8, vectors, 0)
@@ -56,6 +60,25 @@ def choose_tile(layer: DirectLayer, level: Level) -> Tile:
     return Tile("tile_vnni", pixels, vectors, across * vectors, shared)
 
 
+def _neon_tile(layer: DirectLayer, level: Level) -> Tile:
+    """All 32 registers: sums, the weights of a dword, and inputs."""
+    vectors = min(4, -(-layer.filters // 4))
+    if level is Level.DOT:
+        pixels = _pixels(layer.columns, {4: 5, 3: 6, 2: 8, 1: 12}[vectors], vectors, 0)
+        return Tile("tile_dot", pixels, vectors, 4 * vectors, "")
+    reach = short_reach(layer, 1)
+    form = "short" if reach >= NEON_REACH else "pairs" if _two_fit(layer) else "single"
+    most = (12 if form == "short" else 8) // vectors
+    pixels = _pixels(layer.columns, most, vectors, 0)
+    return Tile("tile_neon", pixels, vectors, 4 * vectors, form, reach)
+
+
+def _two_fit(layer: DirectLayer) -> bool:
+    """Any two products of a weight and an input add up in 16 bits."""
+    largest = max(int(np.abs(p.codes.astype(np.int64)).max(initial=0)) for p in layer.phases)
+    return 2 * largest * layer.bytes.magnitude <= INT16.high
+
+
 def _pixels(columns: int, most: int, vectors: int, shared: int) -> int:
     """Pixels of a tile, so that a row of `columns` needs the fewest cycles."""
 
@@ -68,24 +91,24 @@ def _pixels(columns: int, most: int, vectors: int, shared: int) -> int:
     return min(range(1, most + 1), key=lambda pixels: (cycles(pixels), -pixels))
 
 
-def short_reach(layer: DirectLayer) -> int:
-    """Bytes of a filter's weights whose products with any input add up in 16 bits, in pairs.
+def short_reach(layer: DirectLayer, group: int) -> int:
+    """Bytes of a filter's weights whose products with any input add up in 16 bits.
 
-    Products of neighbouring inputs are added first, so a dword of four gives two sums of 16 bits;
-    a tile adds `reach / 4` dwords to each of them, beginning at multiples of that, before it widens
-    them. Returns 0 where even a single pair exceeds 16 bits.
+    The products of `group` neighbouring inputs are added first, so that a dword of four gives
+    4 / `group` sums of 16 bits; a tile adds `reach / 4` dwords to each of them, beginning at
+    multiples of that, before it widens them. Returns 0 where even a single group exceeds 16 bits.
     """
-    highest = layer.inputs.high + layer.offset
     reach = max(phase.depth for phase in layer.phases)
     for phase in layer.phases:
         if phase.depth == 0:
             continue
         codes = np.zeros((layer.filters, len(phase.taps), layer.segment), np.int64)
         codes[:, :, : phase.codes.shape[2]] = phase.codes
-        pairs = codes.reshape(layer.filters, phase.depth // TILE_DEPTH, 2, 2)
+        ends = codes * layer.bytes.low, codes * layer.bytes.high
+        shape = (layer.filters, phase.depth // TILE_DEPTH, TILE_DEPTH // group, group)
         bounds = [
-            highest * np.minimum(pairs, 0).sum(axis=3),
-            highest * np.maximum(pairs, 0).sum(axis=3),
+            np.minimum(*ends).reshape(shape).sum(axis=3),
+            np.maximum(*ends).reshape(shape).sum(axis=3),
         ]
         while reach > 0 and not all(_adds_up(bound, reach // TILE_DEPTH) for bound in bounds):
             flushes = -(-phase.depth // reach) + 1
@@ -102,6 +125,8 @@ def _adds_up(bound: Array, dwords: int) -> bool:
 
 def tile_kernel(tile: Tile, level: Level) -> Kernel:
     """The kernel that computes `tile`."""
+    if level.value.family is Family.NEON:
+        return _neon_kernel(tile, level)
     form = f"_{tile.form}" if tile.template == "tile_avx2" else f"_k{tile.form}"
     settings: dict[str, Setting] = {
         "form" if tile.template == "tile_avx2" else "kernel_width": tile.form,
@@ -116,4 +141,15 @@ def tile_kernel(tile: Tile, level: Level) -> Kernel:
             Kernel("conv_direct_shape", "conv_direct_shape", shared=True),
             kernel("load_dword", shared=True),
         ),
+    ).at(level)
+
+
+def _neon_kernel(tile: Tile, level: Level) -> Kernel:
+    four = kernel("four_codes").at(level)
+    form: tuple[tuple[str, Setting], ...] = (("form", tile.form),) if tile.form else ()
+    return Kernel(
+        tile.template,
+        f"tile_{tile.pixels}x{tile.filters}{f'_{tile.form}' if tile.form else ''}",
+        (*form, ("pixels", tile.pixels), ("vectors", tile.vectors), ("four_codes", four.function)),
+        (Kernel("conv_direct_shape", "conv_direct_shape", shared=True), four),
     ).at(level)
