@@ -91,7 +91,7 @@ def _pixels(columns: int, most: int, vectors: int, shared: int) -> int:
     return min(range(1, most + 1), key=lambda pixels: (cycles(pixels), -pixels))
 
 
-def short_reach(layer: DirectLayer, group: int) -> int:
+def short_reach(layer: DirectLayer, group: int = 2) -> int:
     """Bytes of a filter's weights whose products with any input add up in 16 bits.
 
     The products of `group` neighbouring inputs are added first, so that a dword of four gives
