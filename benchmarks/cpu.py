@@ -2,7 +2,7 @@
 
     pip install -c constraints.txt '.[bench]'
     python benchmarks/cpu.py
-    python benchmarks/cpu.py --networks S --threads 1 --layers --models FOLDER --write results.md
+    python benchmarks/cpu.py --networks S --threads 1 --layers S --models FOLDER --write results.md
 
 Every program runs in a process of its own, and they take turns: each computes for a moment, round
 after round, so that what else the machine does hits all of them. The C is built with `gcc -O3`,
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from cpu_bench.compiled import BUILDS, Compiled, compile_network, layer_times, make_rivals
 from cpu_bench.networks import Network, synthetic, trained
-from cpu_bench.peers import Peers, make_peers, versions
+from cpu_bench.peers import Peers, make_peers, python_alone, versions
 from cpu_bench.rivals import measure
 from cpu_bench.tables import Run, layers, machine, results, targets, written_between
 
@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cold-starts", type=int, default=5)
     parser.add_argument("--cache", type=Path, help="where the models of the peers are kept")
     parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--layers", action="store_true", help="also the time of every layer")
+    parser.add_argument("--layers", nargs="*", default=[], help="networks whose layers are timed")
     parser.add_argument(
         "--write", type=Path, help="also write the tables to this file, between its marks"
     )
@@ -82,6 +82,12 @@ def main() -> None:
         networks = [synthetic(item, cache) for item in options.networks]
         networks += trained(options.models) if options.models else []
         say(machine(versions()))
+        if not options.no_peers and options.cold_starts:
+            seconds, peak = python_alone(options.cold_starts)
+            say(
+                f"Peers run under Python, which alone, with numpy, starts in {seconds * 1e3:.0f} ms "
+                f"and takes {peak / 1e6:.0f} MB.\n"
+            )
         runs: list[Run] = []
         for network in networks:
             compiled = [
@@ -98,11 +104,10 @@ def main() -> None:
                 say(f"\n{network.name}, {run.threads} thread{'s' * (run.threads > 1)}:\n")
                 say(results(run))
             runs += found
-            for item in compiled if options.layers else ():
-                for choice in (BUILDS[0], BUILDS[2]):
-                    instructions, times = layer_times(item, choice, 4 * options.batch_seconds)
-                    say(f"{network.name} {item.setting.name}, one thread, {instructions}:\n")
-                    say(layers(times))
+            for item in compiled if network.name in options.layers else ():
+                instructions, times = layer_times(item, BUILDS[0], 4 * options.batch_seconds)
+                say(f"{network.name} {item.setting.name}, one thread, {instructions}:\n")
+                say(layers(times))
         say("Targets, as ratios of medians of one run:\n")
         say(targets(runs))
     if options.write:

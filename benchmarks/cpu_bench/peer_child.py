@@ -1,6 +1,8 @@
 """Runs a model with another program and times it; the protocol is that of `timer.c`.
 
-python peer_child.py (onnxruntime | openvino) MODEL THREADS
+    python peer_child.py (onnxruntime | openvino | nothing) MODEL THREADS
+
+`nothing` measures what Python itself takes.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ def openvino_run(model: str, threads: int) -> Callable[[], object]:
 def main() -> None:
     """Follows the protocol until standard input ends."""
     engine, model, threads = sys.argv[1:]
-    make = {"onnxruntime": onnxruntime_run, "openvino": openvino_run}[engine]
-    run = make(model, int(threads))
+    makers = {"onnxruntime": onnxruntime_run, "openvino": openvino_run}
+    run = makers[engine](model, int(threads)) if engine in makers else list
     run()
     print(f"first {engine}", flush=True)
     for line in sys.stdin:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
-from .rivals import Rival
+from .rivals import Rival, Running
 
 HERE = Path(__file__).resolve().parent
 NATIVE, AVX2 = "all instructions", "AVX2"
@@ -87,6 +88,22 @@ def _rival(engine: str, name: str, model: Path, threads: int) -> Rival:
         artefact_bytes=sum(file.stat().st_size for file in files),
         install_bytes=install_bytes(engine),
     )
+
+
+def python_alone(starts: int) -> tuple[float, int]:
+    """What a peer's process is without the peer: Python and numpy.
+
+    Returns:
+        Seconds until it has started, and its largest resident size in bytes.
+    """
+    command = (sys.executable, str(HERE / "peer_child.py"), "nothing", "", "1")
+    seconds, peaks = [], []
+    for _ in range(starts):
+        process = Running(Rival("Python", NATIVE, command), threads=1)
+        seconds.append(process.cold_seconds)
+        peaks.append(process.peak_bytes())
+        process.close()
+    return median(seconds), max(peaks)
 
 
 def versions() -> dict[str, str]:

@@ -107,6 +107,12 @@ def test_onnxruntime_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert all(item.seconds for item in measured)
 
 
+def test_python_itself_takes_time_and_memory() -> None:
+    seconds, peak = peers.python_alone(starts=1)
+    assert 0.01 < seconds < 60
+    assert 10_000_000 < peak < 1_000_000_000
+
+
 def result(name: str, instructions: str, milliseconds: float, peak: int = 1000) -> Measured:
     seconds = milliseconds / 1e3
     rival = Rival(name, instructions, ())
