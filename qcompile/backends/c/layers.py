@@ -8,6 +8,7 @@ import numpy as np
 
 from qcompile.backends.c.context import Context
 from qcompile.backends.c.conv_direct import plan_direct
+from qcompile.backends.c.conv_single import plan_single
 from qcompile.backends.c.conv_winograd import plan_winograd
 from qcompile.backends.c.direct_layer import Part, conv_layer, conv_transpose_layer, matmul_layer
 from qcompile.backends.c.epilogues import constants_type, plan_epilogue
@@ -128,6 +129,7 @@ def plan_conv(context: Context, step: Step, op: Conv) -> None:
             plane(op.dilations, 1),
         )
         levels = plan_winograd(context, step, layer, table, epilogue, y)
+        levels = plan_single(context, step, layer, table, epilogue, y, levels)
         plan_direct(context, step, layer, table, epilogue, y, levels)
     else:
         block = Block(ordered, op.groups, per_group, codes[0].size)
