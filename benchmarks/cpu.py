@@ -85,8 +85,8 @@ def main() -> None:
         if not options.no_peers and options.cold_starts:
             seconds, peak = python_alone(options.cold_starts)
             say(
-                f"Peers run under Python, which alone, with numpy, starts in {seconds * 1e3:.0f} ms "
-                f"and takes {peak / 1e6:.0f} MB.\n"
+                f"Peers run under Python, which alone, with numpy, starts in {seconds * 1e3:.0f} "
+                f"ms and takes {peak / 1e6:.0f} MB.\n"
             )
         runs: list[Run] = []
         for network in networks:
