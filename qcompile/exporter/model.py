@@ -104,16 +104,38 @@ def export_model(
     """
     _check_rounding(graph)
     chosen: Dialect = Qdq(int4) if dialect == Qdq.name else DIALECTS[dialect]()
-    export = _Export(graph, chosen, LOWEST_OPSET)
-    export.run(specs, pixels)
-    if export.writer.opset > LOWEST_OPSET:
-        # Some operators have another form in a later opset: everything again, in that one.
-        export = _Export(graph, chosen, export.writer.opset)
-        export.run(specs, pixels)
+    export = _exported(graph, chosen, specs, pixels)
     proto = export.finish(specs, pixels, {**metadata, "format": chosen.name}, version)
     taken = {name for name in graph.inputs if specs[name].kind is InputKind.UINT8}
     pixel_inputs = frozenset(taken if pixels else ())
     return ExportedModel(graph, proto, export.reals, export.unrounded, pixel_inputs)
+
+
+def export_float(graph: Graph, metadata: Mapping[str, str], version: str = "") -> bytes:
+    """A graph of stage FLOAT as the file of a plain ONNX model: operators and values keep their
+    names, so that a plan of the graph is one of the model.
+
+    Args:
+        graph: simplified or not, without formats of its own.
+        metadata: what the model says of its origin.
+        version: of qcompile.
+    """
+    specs = {name: InputSpec(InputKind.FLOAT32) for name in graph.inputs}
+    export = _exported(graph, Qdq(), specs, pixels=False)
+    proto = export.finish(specs, False, metadata, version)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _exported(
+    graph: Graph, dialect: Dialect, specs: Mapping[str, InputSpec], pixels: bool
+) -> _Export:
+    export = _Export(graph, dialect, LOWEST_OPSET)
+    export.run(specs, pixels)
+    if export.writer.opset > LOWEST_OPSET:
+        # Some operators have another form in a later opset: everything again, in that one.
+        export = _Export(graph, dialect, export.writer.opset)
+        export.run(specs, pixels)
+    return export
 
 
 def _check_rounding(graph: Graph) -> None:

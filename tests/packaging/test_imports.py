@@ -52,6 +52,7 @@ LAYERS = (
         "verify_onnx",
         "targets",
     },
+    {"train"},
     {"cli", "progress", "commands"},
 )
 """From the ground up: a module imports from its own layer and from those before it."""
@@ -135,6 +136,16 @@ def test_onnxruntime_is_for_verification_only() -> None:
         if other.split(".")[0] == "onnxruntime"
     ]
     assert users == ["qcompile.verify_onnx"]
+
+
+def test_torch_is_for_training_only() -> None:
+    users = {
+        name.split(".")[1]
+        for name, tree in modules()
+        for other in imported(tree)
+        if other.split(".")[0] == "torch"
+    }
+    assert users == {"train"}
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:

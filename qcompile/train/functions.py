@@ -1,0 +1,83 @@
+"""Functions of real numbers in torch: one for each `Pointwise` operator, and softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from qcompile.graph import Op
+from qcompile.ops import (
+    Elu,
+    Exp,
+    HardSigmoid,
+    HardSwish,
+    Sigmoid,
+    Silu,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+
+Function = Callable[[Any, Tensor], Tensor]
+
+
+def sigmoid(op: Sigmoid, x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x))."""
+    return torch.sigmoid(x)
+
+
+def hard_sigmoid(op: HardSigmoid, x: Tensor) -> Tensor:
+    """clip(alpha * x + beta, 0, 1)."""
+    return torch.clamp(op.alpha * x + op.beta, 0, 1)
+
+
+def hard_swish(op: HardSwish, x: Tensor) -> Tensor:
+    """x * clip(x / 6 + 1/2, 0, 1)."""
+    return x * torch.clamp(x / 6 + 0.5, 0, 1)
+
+
+def silu(op: Silu, x: Tensor) -> Tensor:
+    """x * sigmoid(x)."""
+    return x * torch.sigmoid(x)
+
+
+def tanh(op: Tanh, x: Tensor) -> Tensor:
+    """tanh(x)."""
+    return torch.tanh(x)
+
+
+def elu(op: Elu, x: Tensor) -> Tensor:
+    """x for x >= 0, else alpha * (exp(x) - 1)."""
+    return functional.elu(x, op.alpha)
+
+
+def softplus(op: Softplus, x: Tensor) -> Tensor:
+    """log(1 + exp(x))."""
+    return functional.softplus(x)
+
+
+def exp(op: Exp, x: Tensor) -> Tensor:
+    """exp(x)."""
+    return torch.exp(x)
+
+
+def softmax(op: Softmax, x: Tensor) -> Tensor:
+    """exp(x) / sum(exp(x)) along the axis."""
+    return torch.softmax(x, dim=op.axis)
+
+
+FUNCTIONS: Mapping[type[Op], Function] = {
+    Sigmoid: sigmoid,
+    HardSigmoid: hard_sigmoid,
+    HardSwish: hard_swish,
+    Silu: silu,
+    Tanh: tanh,
+    Elu: elu,
+    Softplus: softplus,
+    Exp: exp,
+    Softmax: softmax,
+}

@@ -1,0 +1,118 @@
+"""The scales of activations: which values share one, and which of them may be learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from qcompile.graph import Graph
+from qcompile.ops import MOVEMENT, LinearResize, Softmax
+from qcompile.plan import Format
+from qcompile.train.tensors import round_half_up
+
+
+class Scales(nn.Module):
+    """One scale for each group of values that the compiler gives one.
+
+    A learned scale is `2**delta` times the one at the start; where scales are powers of two, delta
+    is rounded. Scales of network inputs, of softmax outputs and of formats that say their own stay
+    as they are.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        formats: Mapping[str, Format],
+        narrowed: Mapping[str, str],
+        learned: bool = True,
+    ) -> None:
+        """
+        Args:
+            graph: of stage QUANTIZED; its types have the scales at the start.
+            formats: of the values that the plan knows.
+            narrowed: value -> the one that it has the range of in fewer steps.
+            learned: whether any scale takes part in the training.
+        """
+        super().__init__()
+        self.start = {
+            value: kind.quantization.scale[0]
+            for value in graph.activations()
+            if (kind := graph.types[value]).quantization is not None
+        }
+        self._narrowed = {
+            value: (source, self.start[value] / self.start[source])
+            for value, source in narrowed.items()
+            if value in self.start and source in self.start
+        }
+        self.root = _groups(graph, self.start)
+        fixed = _fixed(graph, formats, self.start)
+        stays = {self.root[value] for value in fixed}
+        power = {
+            self.root[value]
+            for value, chosen in formats.items()
+            if value in self.root and chosen.power_of_two_scale
+        }
+        self._place: dict[str, int] = {}
+        self._power: list[bool] = []
+        for value in self.start:
+            root = self.root[value]
+            is_free = root not in stays and value not in self._narrowed
+            if learned and is_free and root not in self._place:
+                self._place[root] = len(self._power)
+                self._power.append(root in power)
+        self.delta = nn.Parameter(torch.zeros(len(self._power)))
+
+    def forward(self, value: str) -> Tensor:
+        """The scale of a value, a tensor of one entry."""
+        if value in self._narrowed:
+            source, ratio = self._narrowed[value]
+            scale: Tensor = self(source)
+            return scale * ratio
+        root = self.root[value]
+        start = torch.tensor(self.start[root], dtype=self.delta.dtype, device=self.delta.device)
+        if root not in self._place:
+            return start
+        place = self._place[root]
+        delta = self.delta[place]
+        return start * torch.exp2(round_half_up(delta) if self._power[place] else delta)
+
+    @torch.no_grad()
+    def numbers(self) -> dict[str, float]:
+        """The scale of every value; those that are not learned are as precise as at the start."""
+        result = {}
+        for value in self.start:
+            source, ratio = self._narrowed.get(value, (value, 1.0))
+            root = self.root[source]
+            found = float(self(root)) if root in self._place else self.start[root]
+            result[value] = found * ratio
+        return result
+
+
+def _groups(graph: Graph, scales: Mapping[str, float]) -> dict[str, str]:
+    """Value -> the first value of its group. Values that are only moved, or interpolated, share the
+    scale of their source where it is the same at the start."""
+    root = {value: value for value in scales}
+
+    def find(value: str) -> str:
+        while root[value] != value:
+            value = root[value]
+        return value
+
+    for op in graph.ops:
+        if not isinstance(op, (*MOVEMENT, LinearResize)) or op.output not in scales:
+            continue
+        for value in op.inputs:
+            if value in scales and scales[value] == scales[op.output]:
+                first, second = find(value), find(op.output)
+                root[second] = first
+    return {value: find(value) for value in scales}
+
+
+def _fixed(
+    graph: Graph, formats: Mapping[str, Format], scales: Mapping[str, float]
+) -> frozenset[str]:
+    given = {value for value, chosen in formats.items() if chosen.given_scale is not None}
+    outputs = {op.output for op in graph.ops if isinstance(op, Softmax)}
+    return frozenset(scales) & (given | outputs | set(graph.inputs))
