@@ -43,7 +43,7 @@ def openvino_run(model: str, threads: int) -> Callable[[], object]:
     image = np.random.default_rng(1).random(shape, dtype=np.float32)
     request = compiled.create_infer_request()
     request.set_input_tensor(openvino.Tensor(image))
-    return request.infer
+    return lambda: request.infer()
 
 
 def main() -> None:

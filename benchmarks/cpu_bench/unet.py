@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -108,6 +109,6 @@ class UNet:
         self.constants.append(numpy_helper.from_array(data.astype(np.float32), name))
         return name
 
-    def _node(self, operator: str, name: str, *inputs: str, **attributes: object) -> str:
+    def _node(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name

@@ -90,7 +90,7 @@ def test_every_build_is_timed_after_its_bits_were_compared(tmp_path: Path) -> No
 def test_a_peer_that_is_not_installed_is_left_out_with_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     found = make_peers(small(tmp_path), 1, tmp_path)
     assert not found.rivals
     assert len(found.missing) == 4
