@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -164,6 +165,13 @@ def transposed(
     return sum_case(rng, "up", op, {"x": x, "w": w}, {"w": data}, Style.CHANNEL, "random", U6)
 
 
+def single(
+    rng: np.random.Generator, element: IntType, size: tuple[int, int], channels: int, style: Style
+) -> OpCase:
+    """A convolution with one filter of one tap."""
+    return conv(rng, element, 5, size, [channels], 1, (1, 1), pads=(0, 0, 0, 0), style=style)
+
+
 def product(
     rng: np.random.Generator, element: IntType, bits: int, rows: int, inner: int, outer: int
 ) -> OpCase:
@@ -193,6 +201,12 @@ CASES: dict[str, Sequence[Callable[[np.random.Generator], OpCase]]] = {
         lambda rng: conv(rng, U6, 4, (9, 16), [32], 64, (1, 1), pads=(0, 0, 0, 0)),
         lambda rng: conv(rng, U6, 4, (10, 17), [8], 3, (2, 2), (2, 2), pads=(0, 0, 0, 1)),
     ],
+    "single": [
+        lambda rng: single(rng, U6, (5, 21), 16, Style.TENSOR),
+        lambda rng: single(rng, U8, (1, 16), 48, Style.THRESHOLDS),
+        lambda rng: single(rng, I5, (4, 9), 16, Style.TENSOR),
+        lambda rng: single(rng, U6, (1, 7), 32, Style.TENSOR),
+    ],
     "large": [
         lambda rng: conv(rng, U6, 4, (24, 300), [32], 8),
         lambda rng: conv(rng, U6, 4, (9, 12), [144], 160),
@@ -211,6 +225,9 @@ CASES: dict[str, Sequence[Callable[[np.random.Generator], OpCase]]] = {
     "transposed": [
         lambda rng: transposed(rng, U6, (4, 8), 16, 8, 2, 2),
         lambda rng: transposed(rng, U6, (5, 7), 12, 17, 2, 2),
+        lambda rng: transposed(rng, U6, (5, 7), 12, 16, 2, 2),
+        lambda rng: transposed(rng, I5, (3, 8), 8, 16, 2, 2),
+        lambda rng: transposed(rng, U6, (4, 5), 8, 16, 2, 2, extra=1),
         lambda rng: transposed(rng, I5, (6, 5), 6, 9, 3, 2, 1, 1),
         lambda rng: transposed(rng, U6, (4, 5), 8, 32, 4, 2, 1),
         lambda rng: transposed(rng, U6, (3, 6), 5, 4, 2, 3),
@@ -246,7 +263,9 @@ def test_level_equals_simulator(group: str, level: Level, tmp_path: Path) -> Non
         for index, case in enumerate(cases)
     ]
     for program in programs:
-        assert "conv_direct" in str(program.artifacts.files[f"{program.layout.entry}.c"])
+        assert re.search(
+            "conv_(direct|single)_", str(program.artifacts.files[f"{program.layout.entry}.c"])
+        )
     library = build(programs, tmp_path, flags=("-O1", f"-DQCOMPILE_LEVEL_MAX={level.value.rank}"))
     require(level, library)
     for case, program in zip(cases, programs, strict=True):

@@ -23,7 +23,7 @@ from qcompile.backends.c.epilogues import constants_type
 from qcompile.backends.c.levels import Family, Level
 from qcompile.backends.c.program import Kernel, Setting, Step, kernel
 from qcompile.backends.c.requantize_x86 import level_epilogue
-from qcompile.backends.c.weights import TILE_DEPTH, PackedTable, round_up
+from qcompile.backends.c.weights import TILE_DEPTH, TILE_ROWS, PackedTable, round_up
 from qcompile.ops import SumOp
 from qcompile.packing import Packing
 
@@ -32,6 +32,8 @@ BAND_BYTES, LARGE_BAND_BYTES, BAND_ROWS = 128 << 10, 640 << 10, 8
 in the second."""
 WEIGHT_BYTES, GROUP = 160 << 10, 32
 """Unpacked weights in the cache; a multiple of so many filters at least."""
+EPILOGUE_PIXELS = 16
+"""The epilogue takes the sums of up to so many pixels at once, unless a tile has more."""
 STREAM_CHUNK = 8192
 """Weights that one call unpacks: what threads share out, a multiple of the 8 of one step."""
 CACHE_ALIAS = 4096
@@ -77,6 +79,10 @@ def _plan_level(
 ) -> None:
     op = step.op
     assert isinstance(op, SumOp)
+    after = level_epilogue(epilogue, level, op, layer.sum_ranges())
+    if level is Level.VNNI512 and layer.filters == TILE_ROWS:
+        # Two vectors of filters share loads, and outputs are stored in longer pieces.
+        layer = layer.two_abreast() or layer
     tile = choose_tile(layer, level)
     geometry = Geometry.of(layer, tile)
     variant = step.variant(level, geometry.note(tile))
@@ -113,10 +119,11 @@ def _plan_level(
         arguments.append("start")
     stream, declared, unpack = stream_kernel(table, level)
     micro = tile_kernel(tile, level)
-    after = level_epilogue(epilogue, level, op, layer.sum_ranges())
     settings |= {
         "pixels": tile.pixels,
+        "run": max(1, EPILOGUE_PIXELS // tile.pixels) * tile.pixels,
         "filters": tile.filters,
+        "abreast": layer.abreast,
         "packed": declared,
         "unpack": unpack,
         "stream": stream.function,
@@ -130,6 +137,7 @@ def _plan_level(
     parts_of_name = [
         str(settings["parts"]),
         *(["offset"] if layer.offset else []),
+        *(["abreast"] if layer.abreast > 1 else []),
         stream.function,
         micro.function.removeprefix("tile_"),
         after.function,

@@ -7,6 +7,7 @@ matmul               one row of outputs, a segment at (0, 0)
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,6 +75,7 @@ class DirectLayer:
         y_row: elements between rows of outputs of a phase.
         y_step: elements between outputs of a row.
         signed: the products take signed bytes of the input, as those of NEON do.
+        abreast: neighbouring outputs whose filters follow each other as if they were one's.
     """
 
     parts: tuple[Part, ...]
@@ -85,6 +87,7 @@ class DirectLayer:
     y_row: int
     y_step: int
     signed: bool = False
+    abreast: int = 1
 
     @property
     def channels(self) -> int:
@@ -121,6 +124,20 @@ class DirectLayer:
     def weight_bytes(self) -> int:
         """All weights, unpacked."""
         return sum(self.filters * phase.depth for phase in self.phases)
+
+    def two_abreast(self) -> DirectLayer | None:
+        """The same layer with pairs of phases as one of twice the filters, if they allow that:
+        neighbouring outputs of a transposed convolution that meet the same taps."""
+        merged = []
+        for left, right in zip(self.phases[::2], self.phases[1::2], strict=False):
+            beside = right.place - left.place == self.filters
+            if not beside or (left.taps, left.columns) != (right.taps, right.columns):
+                return None
+            codes = np.concatenate([left.codes, right.codes])
+            merged.append(dataclasses.replace(left, codes=codes))
+        if not merged or len(self.phases) % 2 or self.y_step != 2 * self.filters:
+            return None
+        return dataclasses.replace(self, phases=tuple(merged), abreast=2)
 
     def fits(self) -> bool:
         """Bytes times signed bytes; sums wrap, but end where they must."""

@@ -23,13 +23,26 @@ SHORTEST_REACH = 16
 NEON_REACH = 32
 """Bytes: the same for NEON, which has an instruction that widens pairs of products."""
 LATENCY = 10
+INLINED_DEPTH = 64
+"""Bytes of a filter's weights up to which tiles of VNNI are inlined."""
 WIDEST_SHARED = 5
 """Kernels up to this width can share loaded inputs among neighbouring pixels."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """The kernel of the inner loops: which, and its size."""
+    """The kernel of the inner loops: which, and its size.
+
+    Attributes:
+        template: its stem.
+        pixels: of a tile.
+        vectors: of filters.
+        filters: that the vectors hold.
+        form: of the template: how products are added, or taps that share loads.
+        reach: bytes whose products add up in 16 bits.
+        inlined: the driver takes it in, which pays where it has little to do (gcc then spills
+            sums, which longer ones would feel).
+    """
 
     template: str
     pixels: int
@@ -37,6 +50,7 @@ class Tile:
     filters: int
     form: str | int
     reach: int = 0
+    inlined: bool = False
 
 
 def choose_tile(layer: DirectLayer, level: Level) -> Tile:
@@ -57,7 +71,8 @@ def choose_tile(layer: DirectLayer, level: Level) -> Tile:
     vectors = 2 if layer.filters > across and (across == 8 or layer.filters % 32 == 0) else 1
     most = 8 if vectors == 2 else 16 if shared else 12
     pixels = _pixels(layer.columns, most, vectors, shared)
-    return Tile("tile_vnni", pixels, vectors, across * vectors, shared)
+    inlined = max(phase.depth for phase in layer.phases) <= INLINED_DEPTH
+    return Tile("tile_vnni", pixels, vectors, across * vectors, shared, 0, inlined)
 
 
 def _neon_tile(layer: DirectLayer, level: Level) -> Tile:
@@ -128,14 +143,16 @@ def tile_kernel(tile: Tile, level: Level) -> Kernel:
     if level.value.family is Family.NEON:
         return _neon_kernel(tile, level)
     form = f"_{tile.form}" if tile.template == "tile_avx2" else f"_k{tile.form}"
+    form = form if tile.form else ""
     settings: dict[str, Setting] = {
         "form" if tile.template == "tile_avx2" else "kernel_width": tile.form,
         "pixels": tile.pixels,
         "vectors": tile.vectors,
+        "inlined": tile.inlined,
     }
     return Kernel(
         tile.template,
-        f"{tile.template}_{tile.pixels}x{tile.filters}{form if tile.form else ''}",
+        f"{tile.template}_{tile.pixels}x{tile.filters}{form}{'_in' * tile.inlined}",
         tuple(settings.items()),
         (
             Kernel("conv_direct_shape", "conv_direct_shape", shared=True),
