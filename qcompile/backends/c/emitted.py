@@ -29,7 +29,8 @@ class CProgram:
     Attributes:
         artifacts: the files.
         arena_bytes: memory the caller supplies to the release build.
-        constant_bytes: summed sizes of all `static const` objects.
+        constant_bytes: summed sizes of all `static const` objects of a portable build; SIMD kernels
+            add descriptors of a few hundred bytes a layer.
         layer_bytes: operator name -> its part of `constant_bytes`.
         layout: names, offsets and placements, for verification.
     """
