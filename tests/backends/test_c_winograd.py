@@ -20,7 +20,7 @@ from qcompile.backends.c.emitted import CProgram
 from qcompile.backends.c.levels import X86_LEVELS, Level
 from qcompile.backends.c.winograd_ranges import SINGLE_G, pair_runs, transformed
 from qcompile.graph import Graph, Op, Stage
-from qcompile.ops import Concat, Conv
+from qcompile.ops import Concat, Conv, MaxPool
 from qcompile.passes import kernel_costs
 from qcompile.passes.kernel_costs import RATES, ConvShape, winograd_pays
 from qcompile.sim.executor import Executor
@@ -65,15 +65,20 @@ def conv_case(
     scales = Quantization((0.1,) * filters, 0)
     w = TensorType(shape, kind, scales, Codebook(CodebookKind.UNIFORM, kind.high - kind.low + 1))
     data = codes(rng, w) if isinstance(weights, IntType) else weights.astype(np.int8)
-    parts = [f"x{index}" for index in range(len(channels))]
+    inputs = [f"x{index}" for index in range(len(channels))]
     types = {
-        part: activation(element, 1, count, *size)
-        for part, count in zip(parts, channels, strict=True)
+        value: activation(element, 1, count, *size)
+        for value, count in zip(inputs, channels, strict=True)
     }
-    feeds = {part: codes(rng, types[part], fill) for part in parts}
+    feeds = {value: codes(rng, types[value], fill) for value in inputs}
     ops: list[Op] = []
-    x = parts[0]
-    if len(parts) > 1:
+    x = inputs[0]
+    if len(inputs) > 1:
+        # Concatenations are read in parts where these lie channels last, as outputs of operators.
+        parts = [value.replace("x", "part") for value in inputs]
+        for source, part in zip(inputs, parts, strict=True):
+            types[part] = types[source]
+            ops.append(copied(source, part))
         x = "x"
         ops.append(Concat(name="join", inputs=tuple(parts), outputs=(x,), axis=1))
         types[x] = activation(element, 1, sum(channels), *size)
@@ -92,8 +97,23 @@ def conv_case(
     ops.append(dataclasses.replace(op, epilogue=epilogue, accumulator=IntType.holding(reach)))
     out = activation(output, *op.infer_shape([types[x].shape, shape]))
     types |= {"w": w, "y": limited(out, epilogue, 1)}
-    graph = Graph(name, Stage.INTEGER, tuple(parts), ("y",), tuple(ops), types, {"w": data})
+    graph = Graph(name, Stage.INTEGER, tuple(inputs), ("y",), tuple(ops), types, {"w": data})
     return OpCase(name, graph, feeds)
+
+
+def copied(source: str, target: str) -> MaxPool:
+    """A pool of single pixels."""
+    one, none = (1, 1), (0, 0)
+    return MaxPool(
+        name=f"copy_{source}",
+        inputs=(source,),
+        outputs=(target,),
+        kernel=one,
+        strides=one,
+        pads_begin=none,
+        pads_end=none,
+        dilations=one,
+    )
 
 
 def winograd_levels(program: CProgram) -> set[str]:
@@ -163,15 +183,34 @@ def test_types(tmp_path: Path) -> None:
         conv_case(rng, f"style_{index}", (8,), 10, (5, 6), style=style, output=outputs[index % 4])
         for index, style in enumerate(Style)
     ]
-    check([*cases, limited_case(rng, -20, 43), limited_case(rng, 0, 63)], tmp_path)
+    limited = [limited_case(rng, [-20], [43]), limited_case(rng, [0], [63])]
+    limited.append(limited_case(rng, range(-63, -51), range(0, 12)))
+    check([*cases, *limited, mixed_case(rng)], tmp_path)
 
 
-def limited_case(rng: np.random.Generator, low: int, high: int) -> OpCase:
-    """The codes of the input need 8 bits, but are fewer than 65."""
+def limited_case(rng: np.random.Generator, lows: Sequence[int], highs: Sequence[int]) -> OpCase:
+    """The codes of the input need 8 bits, but those of a channel are fewer than 65."""
     case = conv_case(rng, "limited", (12,), 16, (5, 6), element=IntType(8))
     types = dict(case.graph.types)
-    types["x0"] = dataclasses.replace(types["x0"], limits=CodeLimits((low,), (high,)))
-    feeds = {"x0": rng.choice([low, high], types["x0"].shape).astype(np.int8)}
+    limits = CodeLimits(tuple(lows), tuple(highs))
+    types["x0"] = dataclasses.replace(types["x0"], limits=limits)
+    ends = np.broadcast_to(np.array([lows, highs]), (2, 12))
+    chosen = rng.integers(0, 2, types["x0"].shape)
+    data = np.where(chosen, ends[1][:, None, None], ends[0][:, None, None])
+    graph = dataclasses.replace(case.graph, types=types)
+    return OpCase(case.name, graph, {"x0": data.astype(np.int8)})
+
+
+def mixed_case(rng: np.random.Generator) -> OpCase:
+    """Signed and unsigned codes side by side, all at their limits."""
+    case = conv_case(rng, "mixed", (12, 20), 16, (5, 6), element=IntType(7))
+    unsigned, signed = activation(U6, 1, 12, 5, 6), activation(I6, 1, 20, 5, 6)
+    parts = {"x0": unsigned, "part0": unsigned, "x1": signed, "part1": signed}
+    types = {**case.graph.types, **parts}
+    feeds = {
+        "x0": rng.choice([0, 63], (1, 12, 5, 6)).astype(np.uint8),
+        "x1": rng.choice([-32, 31], (1, 20, 5, 6)).astype(np.int8),
+    }
     return OpCase(case.name, dataclasses.replace(case.graph, types=types), feeds)
 
 

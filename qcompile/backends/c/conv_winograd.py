@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from qcompile.backends.c.context import Context
 from qcompile.backends.c.conv_direct import constant, stream_kernel
 from qcompile.backends.c.direct_layer import DirectLayer
@@ -29,6 +31,7 @@ from qcompile.backends.c.winograd_ranges import (
     OFFSET,
     SINGLE_G,
     has_form,
+    inputs_fit,
     offsets,
     pair_runs,
     start_values,
@@ -37,7 +40,7 @@ from qcompile.backends.c.winograd_ranges import (
 )
 from qcompile.ops import SumOp
 from qcompile.passes.kernel_costs import ConvShape, winograd_pays
-from qcompile.types import Array, Range
+from qcompile.types import Array, Range, TensorType
 
 INPUT_BYTES = 256 << 10
 """Transformed inputs in the second-level cache, beside the weights."""
@@ -130,7 +133,13 @@ class Memory:
 
 
 def plan_winograd(
-    context: Context, step: Step, layer: DirectLayer, table: PackedTable, epilogue: Kernel, y: str
+    context: Context,
+    step: Step,
+    layer: DirectLayer,
+    inputs: Sequence[str],
+    table: PackedTable,
+    epilogue: Kernel,
+    y: str,
 ) -> tuple[Level, ...]:
     """Adds a variant for each level of x86 where the ranges are proven and it is faster.
 
@@ -138,6 +147,7 @@ def plan_winograd(
         context: the graph and its levels.
         step: where to.
         layer: the geometry.
+        inputs: the values that are its parts.
         table: the packed weights, in tile order.
         epilogue: what `plan_epilogue` returned.
         y: the output pointer.
@@ -145,17 +155,33 @@ def plan_winograd(
     Returns:
         The levels that are left to other kernels.
     """
-    if not has_form(layer) or not sums_fit(layer):
+    codes = [item for value in inputs for item in channel_codes(context.type(value))]
+    if not has_form(layer) or not inputs_fit(codes) or not sums_fit(layer):
         return context.levels
     left = []
     for level in context.levels:
         if (
             level.value.family is not Family.X86
             or not pays(layer, level)
-            or not _plan_level(context, step, layer, table, epilogue, y, level)
+            or not _plan_level(context, step, layer, codes, table, epilogue, y, level)
         ):
             left.append(level)
     return tuple(left)
+
+
+def channel_codes(kind: TensorType) -> list[Range]:
+    """The codes of each channel, and that of padding."""
+    found = [kind.codes] * kind.shape[1]
+    if kind.limits is not None and not kind.limits.is_per_tensor:
+        found = [kind.limits.at(channel) for channel in range(kind.shape[1])]
+    return [codes.union(Range(0, 0)) for codes in found]
+
+
+def lifts(codes: Sequence[Range]) -> Array:
+    """What the all-positive position gets besides 128, modulo 256: whole vectors of channels."""
+    padded = np.zeros(round_up(len(codes), CHUNK), np.uint8)
+    padded[: len(codes)] = (offsets(codes)[:, 1, 1] - OFFSET) % 256
+    return padded
 
 
 def pays(layer: DirectLayer, level: Level) -> bool:
@@ -168,6 +194,7 @@ def _plan_level(
     context: Context,
     step: Step,
     layer: DirectLayer,
+    codes: Sequence[Range],
     table: PackedTable,
     epilogue: Kernel,
     y: str,
@@ -200,7 +227,6 @@ def _plan_level(
         "band": memory.band,
         "blocks": memory.blocks,
         "groups": memory.groups,
-        "lift": int(offsets(layer.inputs)[1, 1] - OFFSET) % 256,
     }
     band: dict[str, int | Sequence[int]] = {
         "size": layer.size,
@@ -221,7 +247,8 @@ def _plan_level(
         table.arguments,
         variant.scratch("int8_t", "weights", memory.weights),
         variant.scratch("uint8_t", "transformed", memory.inputs),
-        _table(step, "start", "int32_t", start_values(layer, doubled), Role.EPILOGUE),
+        _table(step, "lifts", "uint8_t", lifts(codes), Role.TABLE),
+        _table(step, "start", "int32_t", start_values(codes, doubled), Role.EPILOGUE),
     ]
     if runs is not None:
         arguments += [_table(step, "runs", "uint8_t", runs, Role.TABLE), str(runs.shape[2])]

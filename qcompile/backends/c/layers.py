@@ -128,7 +128,7 @@ def plan_conv(context: Context, step: Step, op: Conv) -> None:
             plane(op.pads_begin, 0),
             plane(op.dilations, 1),
         )
-        levels = plan_winograd(context, step, layer, table, epilogue, y)
+        levels = plan_winograd(context, step, layer, parts, table, epilogue, y)
         levels = plan_single(context, step, layer, table, epilogue, y, levels)
         plan_direct(context, step, layer, table, epilogue, y, levels)
     else:

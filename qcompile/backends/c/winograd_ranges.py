@@ -13,10 +13,10 @@ Outputs are computed in tiles of 2x2 from 4x4 inputs d with 16 products for each
 `*` is a product for each of the 16 positions, summed over the channels, and the shift by 2 at the
 end loses nothing. The products are those of unsigned and signed bytes, so the compiler proves:
 
-* Inputs. If the codes, 0 for padding among them, are within low..high, fifteen positions are sums
-  of two codes minus two codes: within +-2 (high - low). With 128 more they are unsigned bytes where
-  high - low <= 63. Position (1, 1) is a sum of four codes and gets -4 low more. All that is
-  computed modulo 256.
+* Inputs. If the codes of a channel, 0 for padding among them, are within low..high, fifteen
+  positions are sums of two codes minus two codes: within +-2 (high - low). With 128 more they are
+  unsigned bytes where high - low <= 63. Position (1, 1) is a sum of four codes and gets -4 low.
+  All that is computed modulo 256, so channels may differ, and parts of a concatenation in sign.
 * Weights. Each of the transformed weights of this very layer is within -128..127.
 * Sums. They wrap modulo 2**32, and four times the sum of the convolution has less than 32 bits.
 * AVX2 only. Pairs of products, and sums of pairs over a run of channels that is stored for each
@@ -27,6 +27,8 @@ tile; `start_values` takes it away.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -48,7 +50,7 @@ A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 
 
 def has_form(layer: DirectLayer) -> bool:
-    """A 3x3 convolution with stride 1, of whole dwords of channels, whose inputs are narrow."""
+    """A 3x3 convolution with stride 1, of whole dwords of channels."""
     if len(layer.phases) != 1 or layer.step != (1, 1) or layer.kernel_width != 3:
         return False
     phase = layer.phases[0]
@@ -61,7 +63,6 @@ def has_form(layer: DirectLayer) -> bool:
         and down <= 0
         and across <= 0
         and whole
-        and layer.inputs.high - layer.inputs.low <= WIDEST
     )
 
 
@@ -79,14 +80,23 @@ def transformed(layer: DirectLayer, matrix: Array) -> Array:
     return np.ascontiguousarray(np.einsum("ia,fajc->fcij", matrix, across))
 
 
-def offsets(inputs: Range) -> Array:
-    """What makes each of the 16 transformed inputs unsigned."""
-    result = np.full((4, 4), OFFSET, np.int64)
-    result[1, 1] = -4 * inputs.low
+def inputs_fit(inputs: Sequence[Range]) -> bool:
+    """The transformed inputs are bytes.
+
+    Args:
+        inputs: the codes of each channel, that of padding included.
+    """
+    return all(codes.high - codes.low <= WIDEST for codes in inputs)
+
+
+def offsets(inputs: Sequence[Range]) -> Array:
+    """What makes the transformed inputs unsigned: [channels, 4, 4]."""
+    result = np.full((len(inputs), 4, 4), OFFSET, np.int64)
+    result[:, 1, 1] = [-4 * codes.low for codes in inputs]
     return result
 
 
-def start_values(layer: DirectLayer, weights: Array) -> Array:
+def start_values(inputs: Sequence[Range], weights: Array) -> Array:
     """Where sums begin: for each block of filters [columns 1 and 2 of rows 0 and 3][filter 16].
 
     With k the four constants to be taken away from the outputs of a tile, rows 0 and 3 add
@@ -94,16 +104,16 @@ def start_values(layer: DirectLayer, weights: Array) -> Array:
     are even because the offsets are.
 
     Args:
-        layer: the geometry.
+        inputs: the codes of each channel.
         weights: `transformed` with `DOUBLE_G`.
     """
-    sums = weights.sum(axis=1, dtype=np.int64)
-    k = np.einsum("ai,fij,bj->fab", A, -offsets(layer.inputs) * sums, A)
+    sums = np.einsum("fcij,cij->fij", weights, offsets(inputs))
+    k = -np.einsum("ai,fij,bj->fab", A, sums, A)
     total, difference = (k[:, :, 0] + k[:, :, 1]) // 2, (k[:, :, 0] - k[:, :, 1]) // 2
     values = np.stack([total[:, 0], difference[:, 0], -total[:, 1], -difference[:, 1]], axis=1)
     # Two blocks can be read at a time.
-    padded = np.zeros((round_up(layer.filters, 2 * TILE_ROWS), 4), np.int64)
-    padded[: layer.filters] = values
+    padded = np.zeros((round_up(len(values), 2 * TILE_ROWS), 4), np.int64)
+    padded[: len(values)] = values
     # Sums wrap, and so may their beginnings.
     return padded.reshape(-1, TILE_ROWS, 4).transpose(0, 2, 1).astype(np.int32)
 
