@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 
 from qcompile.backends.c.backend import CBackend, CProgram
+from qcompile.backends.c.levels import NEON_LEVELS
 from qcompile.backends.c.vectors import has_float_island
 from qcompile.errors import QCompileError
 from qcompile.feeds import integer_feed
 from qcompile.graph import Graph
+from qcompile.packing import TernaryPacking
 from qcompile.pipeline import compile_model
 from qcompile.sim.executor import Executor
 from qcompile.types import Array, CodebookKind, IntType
 from tests.backends.cross import MACHINES
 from tests.backends.networks import image, unet
+from tests.backends.test_c_depthwise import CASES as DEPTHWISE
+from tests.backends.test_c_direct import CASES as DIRECT
 from tests.op_cases import cases_of
 from tests.properties.compiled import example
 from tests.random_graphs import random_graph
@@ -39,6 +43,10 @@ OPERATORS = (
     "dequantize",
 )
 """Those with kernels of their own; the others share these, or copy."""
+VECTOR_CASES = {
+    **{f"direct-{name}": cases for name, cases in DIRECT.items()},
+    **{f"depthwise-{name}": cases for name, cases in DEPTHWISE.items()},
+}
 NETWORKS = 12
 GRAPHS = 30
 
@@ -97,6 +105,23 @@ def selected(stem: str) -> Iterator[tuple[str, Graph, CProgram, Feeds]]:
 @pytest.mark.parametrize("stem", OPERATORS)
 def test_operators(machine: str, stem: str, tmp_path: Path) -> None:
     compare(machine, list(selected(stem)), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", ["aarch64", "aarch64-newer"], indirect=True)
+@pytest.mark.parametrize("name", VECTOR_CASES)
+def test_kernels_for_vectors(machine: str, name: str, tmp_path: Path) -> None:
+    """What those of x86 are tested with: whole and broken blocks of filters, limits, packings."""
+    runs = []
+    for index, make in enumerate(VECTOR_CASES[name]):
+        case = make(np.random.default_rng(index))
+        packing = (TernaryPacking.TWO_BITS, TernaryPacking.FIVE_PER_BYTE)[index % 2]
+        backend = CBackend(f"case_{index}", ternary_packing=packing, levels=NEON_LEVELS)
+        program = backend.emit(case.graph)
+        source = str(program.artifacts.files[f"case_{index}.c"])
+        assert "int8x16_t" in source
+        runs.append((case.name, case.graph, program, dict(case.feeds)))
+    compare(machine, runs, tmp_path)
 
 
 @pytest.mark.slow

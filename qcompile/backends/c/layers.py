@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcompile.backends.c.context import Context
+from qcompile.backends.c.conv_depthwise import DepthwiseLayer, plan_depthwise
 from qcompile.backends.c.conv_direct import plan_direct
 from qcompile.backends.c.conv_single import plan_single
 from qcompile.backends.c.conv_winograd import plan_winograd
@@ -105,12 +106,24 @@ def plan_conv(context: Context, step: Step, op: Conv) -> None:
     if choice.kernel == "conv_depthwise":
         taps = codes.reshape(out[1], -1).T
         block = Block(taps, 1, taps.shape[0], out[1])
-        plan_rows(context, step, portable, op.inputs[1], choice.line, [block], "column")
+        packed = plan_rows(context, step, portable, op.inputs[1], choice.line, [block], "column")
         portable.scratch(choice.sums, "sums", out[1])
         item = _layer_kernel("conv_depthwise", x_type, y_type, choice, epilogue)
         portable.calls.append(
             f"{portable.use(item)}({described}, {x}, weights, &epilogue, {y}, sums);"
         )
+        if packed is not None and is_bytes(context, op, choice):
+            depthwise = DepthwiseLayer(
+                Part(x, x_type, out[1]),
+                size,
+                out_size,
+                _input_codes(context, parts),
+                codes[:, 0],
+                plane(op.strides, 1),
+                plane(op.pads_begin, 0),
+                plane(op.dilations, 1),
+            )
+            plan_depthwise(context, step, depthwise, packed, epilogue, y)
         return
     ordered = codes.transpose(0, 2, 3, 1)
     # Without dilation the taps of a kernel row lie side by side, in x as in the weights.
@@ -165,16 +178,20 @@ def _input_codes(context: Context, values: Sequence[str]) -> Range:
 def has_tiles(
     context: Context, op: Conv | ConvTranspose | MatMul, choice: KernelChoice, segment: int
 ) -> bool:
-    """The weights lie in tiles, for SIMD kernels: bytes times bytes, one group, 32-bit sums."""
-    x, weights = (context.type(value) for value in op.inputs[:2])
-    if x.is_float or weights.is_float or choice.sums != "int32_t" or not context.levels:
-        return False
+    """The weights lie in tiles, for SIMD kernels of one group."""
     return (
-        x.element.storage.itemsize == 1
-        and BYTE.contains(weights.codes)
+        is_bytes(context, op, choice)
         and getattr(op, "groups", 1) == 1
         and can_tile(context, op.inputs[1], segment)
     )
+
+
+def is_bytes(context: Context, op: Conv | ConvTranspose | MatMul, choice: KernelChoice) -> bool:
+    """SIMD kernels take it: bytes times bytes, and 32-bit sums."""
+    x, weights = (context.type(value) for value in op.inputs[:2])
+    if x.is_float or weights.is_float or choice.sums != "int32_t" or not context.levels:
+        return False
+    return bool(x.element.storage.itemsize == 1 and BYTE.contains(weights.codes))
 
 
 def plan_conv_transpose(context: Context, step: Step, op: ConvTranspose) -> None:

@@ -164,7 +164,7 @@ def plan_rows(
     line: str,
     blocks: Sequence[Block],
     scale_axis: str,
-) -> None:
+) -> PackedTable | None:
     """Adds a weight tensor in the order of rows, and its unpacking into scratch `weights`.
 
     Args:
@@ -175,12 +175,16 @@ def plan_rows(
         line: C type of the unpacked weights.
         blocks: the whole tensor cut into matrices, in the order the kernel reads them.
         scale_axis: 'row' or 'column': along which the channels of a float kernel's scales run.
+
+    Returns:
+        The table; None for weights that are floats.
     """
     codes = np.concatenate([block.codes.reshape(-1) for block in blocks])
     kind = context.type(value)
     portable.scratch(line, "weights", sum(block.unpacked for block in blocks))
     scaled = line == "float" and not kind.is_float
     per_code = ""
+    table = None
     if kind.is_float:
         arguments = step.table("weights", "float", codes.astype(np.float32), Role.WEIGHTS)
         function = portable.use(kernel("unpack_float"))
@@ -209,6 +213,7 @@ def plan_rows(
         )
         first += block.codes.size
         offset += block.unpacked
+    return table
 
 
 def unpack_kernel(table: PackedTable, line: str, scaled: bool, tiled: bool) -> Kernel:
