@@ -274,6 +274,33 @@ def test_level_equals_simulator(group: str, level: Level, tmp_path: Path) -> Non
         np.testing.assert_array_equal(actual, expected, err_msg=case.name)
 
 
+@needs_gcc
+@pytest.mark.parametrize("level", X86_LEVELS, ids=lambda level: level.name)
+def test_threads_share_the_work(level: Level, tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    cases = [
+        conv(rng, U6, 4, (24, 300), [32], 40),
+        conv(rng, I5, 4, (9, 12), [144], 160),
+        transposed(rng, U6, (5, 7), 12, 16, 2, 2),
+        single(rng, U6, (5, 21), 16, Style.TENSOR),
+    ]
+    programs = [
+        CBackend(f"case_{index}", levels=(level,)).emit(case.graph)
+        for index, case in enumerate(cases)
+    ]
+    cap = f"-DQCOMPILE_LEVEL_MAX={level.value.rank}"
+    library = build(programs, tmp_path, flags=("-O1", cap, "-fopenmp"))
+    require(level, library)
+    threads = ctypes.CDLL("libgomp.so.1")
+    for count in (2, 3):
+        threads.omp_set_num_threads(count)
+        for case, program in zip(cases, programs, strict=True):
+            expected = Executor(case.graph).run(case.feeds)["y"]
+            actual = call(library, program, case.feeds)["y"]
+            np.testing.assert_array_equal(actual, expected, err_msg=case.name)
+    threads.omp_set_num_threads(1)
+
+
 def require(level: Level, library: ctypes.CDLL) -> None:
     """Skips where the machine lacks the instructions of `level`."""
     name = library.case_0_instructions

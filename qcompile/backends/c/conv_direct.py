@@ -224,7 +224,12 @@ class Geometry:
         ]
 
     def fields(self, layer: DirectLayer, tile: Tile) -> dict[str, int | Sequence[int]]:
-        """Those of the driver's descriptor."""
+        """Those of the driver's descriptor.
+
+        Where all weights stay in the cache, filters take turns for each row: the row stays in the
+        first-level cache, and lines of the output are complete before they leave it.
+        """
+        depth = sum(phase.depth for phase in layer.phases)
         return {
             "step": layer.step[1] * layer.channels,
             "length": layer.segment,
@@ -239,6 +244,7 @@ class Geometry:
             "group": self.group,
             "weights": layer.weight_bytes,
             "phases": len(layer.phases),
+            "rowwise": int(min(self.group, layer.filters) * depth <= WEIGHT_BYTES),
             "y_row": layer.y_row,
             "y_step": layer.y_step,
         }
