@@ -37,6 +37,7 @@ from qcompile.ops import (
     Softmax,
     Threshold,
 )
+from qcompile.passes.store_rows import PackRows, UnpackRows
 
 IMAGE_RANK, CHANNEL_AXIS, ROW_AXIS = 4, 1, 2
 ELEMENTWISE = (
@@ -50,6 +51,8 @@ ELEMENTWISE = (
     Quantize,
     Rescale,
     Threshold,
+    PackRows,
+    UnpackRows,
 )
 
 

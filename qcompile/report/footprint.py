@@ -19,6 +19,8 @@ def footprint_lines(footprint: Footprint) -> list[tuple[str, str]]:
         )
         for index, (value, held, rows, size) in enumerate(footprint.largest)
     ]
+    if footprint.multiplications_again:
+        lines.append(("computed again", f"{footprint.multiplications_again:,} multiplications"))
     if footprint.compiler is not None:
         lines.append(("code and stack by", footprint.compiler))
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qcompile.backends.c.backend import CBackend, plan_arena
+from qcompile.backends.c.backend import CBackend
 from qcompile.errors import UnsupportedError
 from qcompile.graph import Graph
 from qcompile.multiplications import weight_type
@@ -35,9 +35,9 @@ def costs_of(graph: Graph, options: CompileOptions) -> Measured:
         raise UnsupportedError(problems, "the C back end")
     if problems:
         return Measured(bytes=_nominal(rows), bops=bops, mean_wbits=_mean(graph))
-    steps, grouped = backend.plan(graph)
-    stored = sum(sum(step.bytes_by_role.values()) for step in steps)
-    arena = plan_arena(graph, steps, keep_all=False, rows=grouped).size
+    planned = backend.plan(graph)
+    stored = sum(sum(step.bytes_by_role.values()) for step in planned.steps)
+    arena = planned.arena().size
     return Measured(bytes=stored, bops=bops, arena=arena, mean_wbits=_mean(graph))
 
 

@@ -139,8 +139,12 @@ def unet(
     base: int = 4,
     size: int = 16,
     seed: int = 0,
+    depth: int = 1,
 ) -> Graph:
-    """Two levels; uint8 pixels [1, 1, size, size] in, float logits [1, 2, size, size] out."""
+    """`depth` levels with a skip connection and one below.
+
+    uint8 pixels [1, 1, size, size] in, float logits [1, 2, size, size] out.
+    """
     builder = Builder(weights, kind, codes, seed)
     builder.activation("image", 1, size, size, element=UINT8)
     table = builder.rng.integers(codes.low, codes.high + 1, 256).astype(codes.storage)
@@ -148,10 +152,15 @@ def unet(
     builder.types["pixels"] = TensorType((256,), codes, Quantization.per_tensor(0.05))
     x = builder.activation("codes", 1, size, size)
     builder.ops.append(Lookup(name="input", inputs=("image", "pixels"), outputs=(x,)))
-    skip = builder.conv(builder.conv(x, base), base)
-    x = builder.conv(builder.pool(skip), 2 * base)
-    x = builder.concat(skip, builder.up(x, base))
-    x = builder.conv(builder.conv(x, base), 2, size=1)
+    skips = []
+    for level in range(depth):
+        skips.append(builder.conv(builder.conv(x, base << level), base << level))
+        x = builder.pool(skips[-1])
+    x = builder.conv(x, base << depth)
+    for level in reversed(range(depth)):
+        x = builder.concat(skips[level], builder.up(x, base << level))
+        x = builder.conv(x, base << level)
+    x = builder.conv(x, 2, size=1)
     builder.types["logits"] = TensorType((1, 2, size, size))
     builder.ops.append(Dequantize(name="output", inputs=(x,), outputs=("logits",), scale=0.05))
     return Graph(

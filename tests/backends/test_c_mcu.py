@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from qcompile.backends.c import backend as backend_module
 from qcompile.backends.c.backend import CBackend
+from qcompile.backends.c.mcu import planned_by_rows
+from qcompile.backends.c.planned import Planned
 from qcompile.backends.c.verify import verify
 from qcompile.graph import Graph
+from qcompile.packing import TernaryPacking
+from qcompile.passes.store_rows import Extended, cone, with_packed, with_recomputed
 from qcompile.sim.executor import Executor
-from tests.backends.compile_c import build, call
+from qcompile.types import IntType
+from tests.backends.compile_c import STRICT, build, call
 from tests.backends.networks import float_unet, image, unet
 from tests.op_cases import CASES, cases_of
 from tests.random_graphs import random_graph
@@ -82,3 +90,81 @@ def test_every_tensor_equals_and_the_arena_is_smaller(make: Callable[[], Graph])
     result = verify(graph, small, [image(graph)])
     assert result.passed, result.mismatch
     assert result.values == verify(graph, usual, [image(graph)]).values
+
+
+def extended(graph: Graph, rng: Random) -> Extended:
+    """`graph` with some values computed again and some packed, for some of their readers."""
+    result = Extended(graph, {})
+    for _ in range(4):
+        values = [
+            value
+            for value, readers in result.graph.consumers.items()
+            if readers and value in graph.producers and graph.types[value].rank == 4
+        ]
+        if not values:
+            break
+        value = rng.choice(values)
+        readers = result.graph.consumers[value]
+        chosen = frozenset(op.name for op in rng.sample(readers, rng.randint(1, len(readers))))
+        if rng.random() < 0.5:
+            result = with_recomputed(result, cone(result.graph, value), chosen)
+        else:
+            result = with_packed(result, value, chosen) or result
+    return result
+
+
+@needs_gcc
+@settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+@given(st.lists(st.integers(0, 1 << 32), min_size=6, max_size=6, unique=True))
+def test_rows_packed_or_computed_again_change_nothing(seeds: list[int]) -> None:
+    """Whatever is stored in another way: more than a program that saves memory would do."""
+
+    def plan(graph: Graph, ternary: TernaryPacking) -> Planned:
+        return planned_by_rows(extended(graph, Random(seed)), ternary)
+
+    made = []
+    for index, seed in enumerate(seeds):
+        graph, feeds = random_graph(seed)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(backend_module, "plan_rows", plan)
+            made.append((seed, graph, feeds, CBackend(f"g{index}", mcu=True).emit(graph)))
+    with tempfile.TemporaryDirectory() as folder:
+        library = build([program for *_, program in made], Path(folder), flags=("-O1",))
+        for seed, graph, feeds, program in made:
+            expected, actual = Executor(graph).run(feeds), call(library, program, feeds)
+            for value in graph.outputs:
+                np.testing.assert_array_equal(
+                    actual[value], expected[value], err_msg=f"seed {seed}: {value}"
+                )
+
+
+@needs_gcc
+@pytest.mark.parametrize(("bits", "kinds"), [(6, {"PackRows", "UnpackRows"}), (8, set())])
+def test_long_skips_are_packed_or_computed_again(
+    bits: int, kinds: set[str], tmp_path: Path
+) -> None:
+    """Under sanitizers, with an arena and public arrays of exactly the announced size."""
+    graph = unet(codes=IntType(bits, signed=False), size=64, depth=3)
+    feeds = image(graph)
+    vectors = [{**feeds, **Executor(graph).run(feeds)}]
+    program = CBackend("net", mcu=True).emit(graph, None, vectors)
+    steps = program.layout.steps
+    assert {step.op.kind for step in steps} & {"PackRows", "UnpackRows"} == kinds
+    again = [step for step in steps if step.op.name.endswith("again")]
+    assert bool(again) == (program.multiplications_again > 0)
+    assert again or kinds
+    total = sum(item.total for item in program.layer_bytes.values())
+    assert set(program.layer_bytes) == {op.name for op in graph.ops}
+    assert program.constant_bytes == total
+    program.artifacts.write(tmp_path)
+    for flags in ((), ("-DNET_TAPS",)):
+        command = ["gcc", *STRICT, "-O1", *SANITIZERS, *flags, "-o", "test", "main.c", "net.c"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        done = subprocess.run(["./test"], cwd=tmp_path, check=True, capture_output=True, text=True)
+        assert "agree" in done.stdout
+    assert verify(graph, program, [feeds]).passed

@@ -21,6 +21,11 @@ class LayerBytes:
     def total(self) -> int:
         return self.weights + self.epilogue + self.tables
 
+    def plus(self, other: LayerBytes) -> LayerBytes:
+        return LayerBytes(
+            self.weights + other.weights, self.epilogue + other.epilogue, self.tables + other.tables
+        )
+
 
 @dataclass(frozen=True)
 class CProgram:
@@ -33,6 +38,7 @@ class CProgram:
             add descriptors of a few hundred bytes a layer.
         layer_bytes: operator name -> its part of `constant_bytes`.
         layout: names, offsets and placements, for verification.
+        multiplications_again: those beyond the network's, because rows are computed again.
     """
 
     artifacts: Artifacts
@@ -40,3 +46,4 @@ class CProgram:
     constant_bytes: int
     layer_bytes: Mapping[str, LayerBytes]
     layout: Layout = field(repr=False)
+    multiplications_again: int = 0

@@ -38,6 +38,7 @@ class Footprint:
         output_bytes: the caller's outputs.
         largest: what takes most of the arena where it is largest: (value, rows held, all rows,
             bytes).
+        multiplications_again: what computing rows again costs, to save memory.
         compiler: what measured code and stack, with its options.
     """
 
@@ -48,6 +49,7 @@ class Footprint:
     input_bytes: int
     output_bytes: int
     largest: tuple[tuple[str, int, int, int], ...]
+    multiplications_again: int
     compiler: str | None
 
     @property
@@ -98,6 +100,7 @@ def measure(program: CProgram) -> Footprint:
         input_bytes=sum(graph.types[value].storage_bytes for value in graph.inputs),
         output_bytes=sum(graph.types[value].storage_bytes for value in set(graph.outputs)),
         largest=_largest(program.layout),
+        multiplications_again=program.multiplications_again,
         compiler=None if code is None else " ".join((COMPILER, *FLAGS)),
     )
 

@@ -165,6 +165,7 @@ class Step:
     `before`, `calls` and `after` run on every machine, in this order. Where there are `variants`,
     the best one that the machine can run takes the place of `calls`. `opening` and `closing` are
     lines around the whole block. The output may be written over the inputs named in `in_place`.
+    Tables that are equal to those in `shared`, of another step, are not stored again.
     """
 
     op: Op
@@ -180,6 +181,7 @@ class Step:
     notes: list[str] = field(default_factory=list)
     variants: list[Variant] = field(default_factory=list)
     in_place: list[str] = field(default_factory=list)
+    shared: Sequence[Table] = ()
     opening: list[str] = field(default_factory=list)
     closing: list[str] = field(default_factory=list)
 
@@ -212,7 +214,7 @@ class Step:
     ) -> str:
         """Adds a constant array; returns its C name. Equal arrays of a step are stored once."""
         data = np.asarray(values).reshape(-1)
-        for known in self.tables:
+        for known in (*self.tables, *self.shared):
             if known.ctype == ctype and known.role is role and np.array_equal(known.values, data):
                 return known.name
         full = f"{self.prefix}_{name}"

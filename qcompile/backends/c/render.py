@@ -68,6 +68,7 @@ class Layout:
             for step in self.steps
             for value in step.op.outputs
             if value not in self.graph.outputs
+            and (self.rows is None or value not in self.rows.added)
         )
 
     @property

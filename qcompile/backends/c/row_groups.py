@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from qcompile.backends.c.program import Role, Step, kernel
 from qcompile.backends.c.rows import RowOutput
 from qcompile.graph import Graph
-from qcompile.passes.fuse_rows import FuseRows, RowOp, RowPlan
+from qcompile.passes.fuse_rows import FuseRows, RowOp
+from qcompile.passes.store_rows import PackRows
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,15 @@ class RowLayout:
         groups: steps that take turns, as (first, end); all steps are in one.
         held: value -> rows of it in memory, of those written row by row.
         rows: value -> all of its rows.
+        waits: (value, output of a reader) -> rows of it to hold for this reader, see `RowPlan`.
+        added: values that the network does not have.
     """
 
     groups: tuple[tuple[int, int], ...]
     held: Mapping[str, int]
     rows: Mapping[str, int]
+    waits: Mapping[tuple[str, str], int]
+    added: frozenset[str]
 
     def span(self, index: int) -> tuple[int, int]:
         """The group of a step: its first and its last step."""
@@ -36,7 +41,10 @@ def held_macro(step: Step) -> str:
 
 
 def group_rows(
-    graph: Graph, steps: Sequence[Step], outputs: Sequence[RowOutput | None]
+    graph: Graph,
+    steps: Sequence[Step],
+    outputs: Sequence[RowOutput | None],
+    added: frozenset[str],
 ) -> RowLayout:
     """Chooses the groups of `steps` and adds their loops.
 
@@ -44,6 +52,7 @@ def group_rows(
         graph: what they compute.
         steps: planned by `plan_row_step`.
         outputs: what that returned.
+        added: values that the network does not have.
     """
     ops = [_row_op(graph, step, rows) for step, rows in zip(steps, outputs, strict=True)]
     plan = FuseRows(frozenset((*graph.inputs, *graph.outputs))).run(ops)
@@ -52,16 +61,13 @@ def group_rows(
             _add_group(steps[first:end], ops[first:end])
         elif outputs[first] is not None:
             steps[first].opening.append(f"for (int32_t row = 0; row < {ops[first].rows}; ++row)")
-    return _layout(steps, outputs, plan)
-
-
-def _layout(steps: Sequence[Step], outputs: Sequence[RowOutput | None], plan: RowPlan) -> RowLayout:
-    found = {
-        step.op.output: rows.rows
-        for step, rows in zip(steps, outputs, strict=True)
-        if rows is not None
+    rows = {
+        step.op.output: output.rows
+        for step, output in zip(steps, outputs, strict=True)
+        if output is not None
     }
-    return RowLayout(plan.groups, {value: plan.rings[value] for value in found}, found)
+    held = {value: plan.rings[value] for value in rows}
+    return RowLayout(plan.groups, held, rows, plan.waits, added)
 
 
 def _row_op(graph: Graph, step: Step, output: RowOutput | None) -> RowOp:
@@ -74,21 +80,24 @@ def _row_op(graph: Graph, step: Step, output: RowOutput | None) -> RowOp:
         row_bytes=size // rows,
         sources=None if output is None else output.reaches,
         reads=tuple(dict.fromkeys(reads)),
+        eager=isinstance(step.op, PackRows),
         scratch=sum(p.scratch_bytes for p in step.pointers if p.value is None) + step.work_bytes,
     )
 
 
 def _add_group(steps: Sequence[Step], ops: Sequence[RowOp]) -> None:
-    """The steps become cases of a switch in a loop that always lets the last one go on that can."""
+    """The steps become cases of a switch in a loop, see `fuse_rows.turns`."""
     index = {op.output: position for position, op in enumerate(ops)}
+    places: list[int] = []
     rules: list[int] = []
-    for op in reversed(ops):
+    for op in ops:
         inside = [reach for reach in op.sources or () if reach.source in index]
-        rules += [op.rows, len(inside)]
+        places.append(len(ops) + len(rules))
+        rules += [op.rows, int(op.eager), len(inside)]
         for reach in inside:
             rules += [index[reach.source], reach.rows, reach.step, reach.ahead, reach.divisor]
     head = steps[0]
-    table = head.table("turns", "int32_t", rules, Role.TABLE, "who computes a row next")
+    table = head.table("turns", "int32_t", [*places, *rules], Role.TABLE, "who computes a row next")
     choose = head.use(kernel("next_row"))
     head.opening += [
         f"/* {len(steps)} operators take turns, row by row. */",

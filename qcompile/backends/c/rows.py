@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcompile import ops
-from qcompile.backends.c import elementwise, movement, reductions, row_layers
+from qcompile.backends.c import elementwise, movement, reductions, row_layers, row_storage
 from qcompile.backends.c.context import Context
 from qcompile.backends.c.program import Step
 from qcompile.backends.c.row_context import RowContext
@@ -21,6 +21,7 @@ from qcompile.backends.c.table import PLANNERS
 from qcompile.graph import Graph, Op
 from qcompile.passes.place_tensors import channels_last
 from qcompile.passes.row_reach import Reach, reaches, row_axis
+from qcompile.passes.store_rows import PackRows, UnpackRows
 
 Plan = Callable[[RowContext, Step, Any], None]
 
@@ -41,6 +42,8 @@ ROW_PLANNERS: Mapping[type[Op], Plan] = {
     ops.Dequantize: elementwise.plan_dequantize,
     ops.Threshold: elementwise.plan_threshold,
     ops.Concat: movement.plan_concat,
+    PackRows: row_storage.plan_pack_rows,
+    UnpackRows: row_storage.plan_unpack_rows,
     ops.Softmax: reductions.plan_softmax,
     ops.ArgMax: reductions.plan_arg_max,
     **{kind: elementwise.plan_pointwise for kind in ops.POINTWISE},
