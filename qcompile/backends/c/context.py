@@ -95,7 +95,7 @@ class Context:
             return step.table(f"constant_{name}", self.ctype(value), data, Role.WEIGHTS)
         if value in self.planes.values:
             shape, layout = self.type(value).shape, self.planes.values[value]
-            return plan_unpacking(step, name, value, self.ctype(value), shape, layout)
+            return plan_unpacking(step, name, value, self.ctype(value), shape, layout, self.levels)
         step.pointers.append(Pointer(self.ctype(value), name, value))
         return name
 
@@ -106,7 +106,7 @@ class Context:
         """
         if value in self.planes.values:
             shape, layout = self.type(value).shape, self.planes.values[value]
-            return plan_packing(step, name, value, self.ctype(value), shape, layout)
+            return plan_packing(step, name, value, self.ctype(value), shape, layout, self.levels)
         step.pointers.append(Pointer(self.ctype(value), name, value, writes=True))
         return name
 

@@ -64,7 +64,8 @@ def plan_conv_planes(context: Context, step: Step, op: Conv | ConvTranspose) -> 
         else Window(weights.shape[2:], op.strides, op.pads_begin, op.dilations)
     )
     bands = Bands(window, shape, grid, planes)
-    longest = round_up(int(max((rows > 0).sum(1).max(), (rows < 0).sum(1).max())), 8) + 8
+    longest = round_up(int(max((rows > 0).sum(1).max(), (rows < 0).sum(1).max())), 8)
+    longest += CODES_IN_WORD  # of which vectors write all
     together = min(len(rows), max(4, LIST_BYTES // (4 * (2 * longest + 4)) // 4 * 4))
     limits = _limits(op, context.planes.values[op.output], out[1])
     described = step.shape(
@@ -88,7 +89,6 @@ def plan_conv_planes(context: Context, step: Step, op: Conv | ConvTranspose) -> 
         together=together,
         longest=longest,
         levels=counter_bits(rows, planes) - planes - 2,
-        out_planes=len(limits),
         limit_step=(limits.shape[1], 0 if limits.shape[1] == 1 else 1),
         part_channels=_padded([context.type(value).shape[1] for value in parts]),
         part_planes=_padded([layout.planes for layout in layouts]),
@@ -98,7 +98,7 @@ def plan_conv_planes(context: Context, step: Step, op: Conv | ConvTranspose) -> 
     portable = step.variant(None, "bit planes, carry-save adders")
     source, codes = _plan_codes(context, step, portable, op.inputs[1], rows)
     portable.scratch("uint8_t", "images", bands.size())
-    portable.scratch("int32_t", "offsets", rows.shape[1])
+    portable.scratch("int32_t", "offsets", round_up(rows.shape[1], CODES_IN_WORD))
     portable.scratch("int32_t", "lists", together * (2 * longest + 4))
     portable.locals.append(f"const uint8_t *const parts[{len(names)}] = {{ {', '.join(names)} }};")
     gather = kernel(
@@ -113,9 +113,12 @@ def plan_conv_planes(context: Context, step: Step, op: Conv | ConvTranspose) -> 
     item = kernel(
         "conv_planes",
         requires=[gather, lister],
-        suffix=f"_{planes}_{block}" + ("_up" if transposed else "") + f"_{gather.function}"
+        suffix=f"_{planes}_to_{len(limits)}_{block}"
+        + ("_up" if transposed else "")
+        + f"_{gather.function}"
         f"{'_codes' if codes else ''}",
         planes=planes,
+        outs=len(limits),
         block=block,
         transposed=transposed,
         codes=codes,

@@ -17,6 +17,9 @@ from qcompile.ops.activation import Activation
 from qcompile.passes.choose_kernels import product_type, sums_type
 from qcompile.types import Array, Quantization
 
+UNROLLED_THRESHOLDS = 2
+"""Ternary and binary outputs: compilers vectorise what has no inner loop."""
+
 
 def plan_epilogue(context: Context, step: Step, op: SumOp, channels: int) -> Kernel:
     """Declares the constants of `op`'s epilogue in `step` as the local `epilogue`.
@@ -138,9 +141,11 @@ def _thresholds(
 ) -> Kernel:
     sums, y = sums_type(op), context.ctype(op.output)
     flat = is_flat(op)
-    suffix = "" if flat else "_each"
+    count = len(epilogue.thresholds)
+    unrolled = count if count <= UNROLLED_THRESHOLDS else 0
+    suffix = ("" if flat else "_each") + (f"_{unrolled}" if unrolled else "")
     item = _with_constants(
-        kernel("thresholds", [sums, y], suffix=suffix, sums=sums, y=y, flat=flat),
+        kernel("thresholds", [sums, y], suffix=suffix, sums=sums, y=y, flat=flat, count=unrolled),
         "thresholds_constants",
     )
     width = 1 if flat else channels
@@ -148,7 +153,7 @@ def _thresholds(
     low, high = (-(1 << 31), (1 << 31) - 1) if sums == "int32_t" else (-(1 << 63), (1 << 63) - 1)
     limits = np.clip(limits, low, high)
     table = step.table("limits", sums, limits, Role.EPILOGUE)
-    fields = [("limits", table), ("count", str(len(epilogue.thresholds)))]
+    fields = [("limits", table), ("count", str(count))]
     fields += [("low", str(epilogue.low)), ("rise", str(epilogue.step))]
     if not flat:
         fields.append(("width", str(width)))

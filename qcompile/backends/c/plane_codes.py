@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from qcompile.backends.c.levels import Level
 from qcompile.backends.c.program import Pointer, Step, kernel
 from qcompile.passes.place_planes import BitPlanes, PlaneCodes, stripe
 from qcompile.types import Array, Shape
 
+CONVERTED_AT = Level.AVX2
 LOW_AND_RISE = {PlaneCodes.UNIT: (0, 1), PlaneCodes.SIGN: (-1, 2), PlaneCodes.TERNARY: (-1, 1)}
 """Of each kind: the code without any bit, and what each plane adds."""
 
@@ -25,27 +29,63 @@ def write_planes(step: Step, name: str, value: str) -> str:
 
 
 def plan_unpacking(
-    step: Step, name: str, value: str, ctype: str, shape: Shape, layout: BitPlanes
+    step: Step,
+    name: str,
+    value: str,
+    ctype: str,
+    shape: Shape,
+    layout: BitPlanes,
+    levels: Sequence[Level],
 ) -> str:
     """Pointer `name` to the codes of `value`, channels last, unpacked before the step."""
     source = read_planes(step, f"{name}_planes", value)
     step.scratch(ctype, name, int(np.prod(shape)))
-    item = kernel("unpack_planes", [ctype], type=ctype)
     described = _describe(step, f"{name}_image", shape, layout)
-    step.before.append(f"{step.use(item)}({described}, {source}, {name});")
+    step.before += _at_levels(
+        step, levels, "unpack_planes", ctype, shape, f"({described}, {source}, {name});"
+    )
     return name
 
 
 def plan_packing(
-    step: Step, name: str, value: str, ctype: str, shape: Shape, layout: BitPlanes
+    step: Step,
+    name: str,
+    value: str,
+    ctype: str,
+    shape: Shape,
+    layout: BitPlanes,
+    levels: Sequence[Level],
 ) -> str:
     """Pointer `name` to codes, channels last, that become the planes of `value` after the step."""
     target = write_planes(step, f"{name}_planes", value)
     step.scratch(ctype, name, int(np.prod(shape)))
-    item = kernel("pack_planes", [ctype], type=ctype)
     described = _describe(step, f"{name}_image", shape, layout)
-    step.after.append(f"{step.use(item)}({described}, {name}, {target});")
+    step.after += _at_levels(
+        step, levels, "pack_planes", ctype, shape, f"({described}, {name}, {target});"
+    )
     return name
+
+
+def _at_levels(
+    step: Step, levels: Sequence[Level], template: str, ctype: str, shape: Shape, arguments: str
+) -> list[str]:
+    """The call of a conversion, compiled for vectors where the machine has them."""
+    whole = shape[1] % 8 == 0
+    suffix = "_whole" if whole else ""
+    item = kernel(template, [ctype], suffix=suffix, type=ctype, whole=whole)
+    if CONVERTED_AT not in levels:
+        return [f"{step.use(item)}{arguments}"]
+    wide = item.at(CONVERTED_AT)
+    return [
+        f"#if defined({CONVERTED_AT.value.family.value})",
+        f"if (level >= {CONVERTED_AT.macro}) {{",
+        f"    {step.use(wide)}{arguments}",
+        "} else",
+        "#endif",
+        "{",
+        f"    {step.use(item)}{arguments}",
+        "}",
+    ]
 
 
 def _describe(step: Step, name: str, shape: Shape, layout: BitPlanes) -> str:
