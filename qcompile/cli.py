@@ -17,6 +17,7 @@ import click
 from qcompile.commands.budget_flags import budget_flags
 from qcompile.commands.data_flags import data_fields, data_flags
 from qcompile.commands.prune_flags import prune_fields, prune_flags, refuse_idle_flags
+from qcompile.commands.taylor import with_scores
 from qcompile.data_options import DATA_PATHS
 from qcompile.errors import GateError, QCompileError, UsageError, VerificationError
 from qcompile.format_options import QUANTIZERS
@@ -275,10 +276,11 @@ def command(model: Path, **given: Any) -> None:
     folder = options.output or Path(f"{model.stem}-qcompile")
     check_inputs(model, options)
     _check_outputs(folder, options)
-    result = _compile(model, options)
-    for warning in result.report.warnings:
-        logger.warning("%s", warning)
-    _write(folder, result, model)
+    with with_scores(model, options) as scored:
+        result = _compile(model, scored)
+        for warning in result.report.warnings:
+            logger.warning("%s", warning)
+        _write(folder, result, model)
     if options.verbosity >= 0:
         from qcompile.report.table import print_report
 

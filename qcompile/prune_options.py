@@ -28,12 +28,14 @@ class PruneMethod(enum.Enum):
     """Where the importance of a filter comes from.
 
     AUTO: ERROR with calibration images, else L1. ERROR: what its readers lose without it, on those
-    images. L1: mean of |w|. L2: root of the mean of w * w. BN: the scale of the batch norm behind
-    it. FILE: `--prune-importance`.
+    images. TAYLOR: activation times gradient, on those images or `--data`; torch computes it before
+    the compilation, which then has method FILE. L1: mean of |w|. L2: root of the mean of w * w.
+    BN: the scale of the batch norm behind it. FILE: `--prune-importance`.
     """
 
     AUTO = "auto"
     ERROR = "error"
+    TAYLOR = "taylor"
     L1 = "l1"
     L2 = "l2"
     BN = "bn"
@@ -178,6 +180,9 @@ def check_prune(options: CompileOptions) -> None:
         raise UsageError(
             "--prune-method file and --prune-importance FILE go together; give both, or neither"
         )
+    taylor = options.prune_method is PruneMethod.TAYLOR
+    if taylor and prunes(options) and options.calib is None and not options.has_evaluation:
+        raise UsageError("--prune-method taylor: needs --calib or --data, images to measure on")
     if options.calib is None and prunes(options):
         for flag, wanted in (
             ("--prune-method error", options.prune_method is PruneMethod.ERROR),

@@ -127,6 +127,11 @@ def _importance(options: CompileOptions, model: Path, imported: Graph) -> Import
     method = options.prune_method
     if method in (PruneMethod.L1, PruneMethod.L2):
         return Magnitude(method)
+    if method is PruneMethod.TAYLOR:
+        raise UsageError(
+            "--prune-method taylor: the compiler computes no gradients; give the file that "
+            "'qcompile importance' writes as --prune-importance"
+        )
     origin = MoveTransposes().run(imported)
     if options.prune_importance is not None:
         scores = read_importance(options.prune_importance)

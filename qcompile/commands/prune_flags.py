@@ -41,9 +41,11 @@ PRUNE_FLAGS: tuple[Callable[[Command], Command], ...] = (
     ),
     click.option(
         "--prune-method",
+        "--importance",
         type=_values(PruneMethod),
-        help="What tells filters that matter: error on --calib, size of weights, scale of batch "
-        "norms, a file.  [auto: error with --calib, else l1]",
+        help="What tells filters that matter: error on --calib, activation times gradient (taylor, "
+        "with torch), size of weights, scale of batch norms, a file.  [auto: error with --calib, "
+        "else l1]",
     ),
     click.option(
         "--prune-importance",

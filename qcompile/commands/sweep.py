@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from qcompile.cli import check_inputs, command, options_of, start_logging
+from qcompile.commands.taylor import with_scores
 from qcompile.errors import UsageError
 from qcompile.progress import ProgressBars
 
@@ -68,9 +69,10 @@ def sweep(model: Path, ratios: str, csv: Path | None, json: Path | None, **given
     from qcompile.prune_sweep import csv_text, json_text, table
     from qcompile.prune_sweep import sweep as run_sweep
 
-    with ProgressBars(shown=options.verbosity >= 0) as bars, warnings.catch_warnings():
+    with with_scores(model, options) as scored, warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        rows = run_sweep(model, options, _numbers(ratios), compiled, bars)
+        with ProgressBars(shown=options.verbosity >= 0) as bars:
+            rows = run_sweep(model, scored, _numbers(ratios), compiled, bars)
     if csv is not None:
         write_file(csv, csv_text(rows))
     if json is not None:

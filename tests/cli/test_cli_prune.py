@@ -14,7 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import qcompile.pruning
+from qcompile import compile_model
 from qcompile.cli import run
+from qcompile.errors import UsageError
 from qcompile.options import CompileOptions
 from qcompile.pruning import Trial
 from qcompile.result import CompileResult
@@ -206,6 +208,35 @@ def test_wrong_usage(
     error = capsys.readouterr().err
     assert fragment in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["{model}", "--prune", "0.5", "--importance", "taylor"],
+        ["sweep", "{model}", "--importance", "taylor"],
+        ["importance", "{model}"],
+    ],
+)
+def test_taylor_scores_need_torch(
+    arguments: list[str],
+    model: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    given = [item.replace("{model}", str(model)) for item in arguments]
+    assert run([*given, "--data", str(data)]) == 2
+    error = capsys.readouterr().err
+    assert "needs torch: pip install 'qcompile[train]'" in error
+    assert error.count("\n") == 1
+
+
+def test_the_compiler_itself_computes_no_gradients(model: Path, data: Path) -> None:
+    options = CompileOptions(prune=0.5, prune_method="taylor", calib=str(data))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="'qcompile importance' writes"):
+        compile_model(model, options)
 
 
 def test_no_batch_norm_to_tell(

@@ -10,7 +10,7 @@ import torch
 
 from qcompile.errors import UsageError
 from qcompile.graph import Graph
-from qcompile.ops import Activation, Add, ArgMax, Concat, Conv, MaxPool, Sigmoid, Softmax
+from qcompile.ops import Activation, ArgMax, Concat, MaxPool, Sigmoid, Softmax
 from qcompile.passes.prune_filters import PruneFilters
 from qcompile.passes.reader_errors import GivenScores
 from qcompile.sim.executor import Executor
@@ -18,17 +18,11 @@ from qcompile.train.taylor import TaylorScores, by_channel, scored_values, taylo
 from qcompile.train.taylor_options import TaylorMode, TaylorOf, TaylorOptions
 from qcompile.types import Array
 from tests.passes.nets import Net
+from tests.train.planted import RELU, WINDOW, planted, weighted
 
-RELU = Activation(slope=(0.0,))
-WINDOW = {"strides": (1, 1), "dilations": (1, 1), "pads_begin": (0, 0), "pads_end": (0, 0)}
 SUM = TaylorOptions(TaylorOf.OUTPUT, TaylorMode.PLAIN, unit_gradients=False)
 """The gradient of the sum of all outputs, as it is."""
 SIZE = 6
-
-
-def weighted(net: Net, name: str, x: str, weights: Array, **fields: object) -> str:
-    """A convolution without bias."""
-    return net.add(name, Conv, x, net.constant(weights), **(WINDOW | fields))
 
 
 def two_layers(seed: int = 0, activation: Activation | None = None) -> Graph:
@@ -175,44 +169,6 @@ def test_batches_do_not_matter(of: TaylorOf) -> None:
     np.testing.assert_array_equal(again, whole)
     other = run(graph, feeds, TaylorOptions(of, batch=5, seed=1))["first"]
     assert (other != whole).any() == (of is TaylorOf.RANDOM)
-
-
-def planted() -> tuple[Graph, set[tuple[str, int]]]:
-    """A small network with skip and residual in which some filters do nothing: zero weights of
-    their own, readers that do not read them, or a ReLU that is never above zero."""
-    net = Net(3, x=(1, 1, 8, 8))
-    same = {"pads_begin": (1, 1), "pads_end": (1, 1)}
-    first = net.rng.uniform(-1, 1, (6, 1, 3, 3))
-    first[2] = 0
-    weighted(net, "first", "x", first, activation=RELU, **same)
-    second = net.rng.uniform(-1, 1, (6, 6, 3, 3))
-    second[4] = -np.abs(second[4])
-    weighted(net, "second", "first", second, activation=RELU, **same)
-    third = net.rng.uniform(-1, 1, (6, 6, 3, 3))
-    third[:, 1] = 0
-    weighted(net, "third", "second", third, **same)
-    tied = weighted(
-        net,
-        "tied",
-        "second",
-        np.where(np.arange(6)[:, None] == 5, 0, 1)[..., None, None]
-        * net.rng.uniform(-1, 1, (6, 6, 1, 1))
-        * (np.arange(6) != 1)[None, :, None, None],
-    )
-    net.add("sum", Add, "third", tied)
-    last = net.rng.uniform(-1, 1, (2, 12, 1, 1))
-    last[:, 0] = 0
-    last[:, 6 + 3] = 0
-    net.add("skip", Concat, "sum", "first", axis=1)
-    weighted(net, "last", "skip", last)
-    return net.graph("last"), {
-        ("first", 2),
-        ("second", 4),
-        ("second", 1),
-        ("third", 0),
-        ("tied", 0),
-        ("tied", 5),
-    }
 
 
 @pytest.mark.parametrize("mode", list(TaylorMode))
