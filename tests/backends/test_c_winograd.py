@@ -160,11 +160,10 @@ def test_shapes(tmp_path: Path) -> None:
     cases = [
         conv_case(rng, "one_tile", (8,), 3, (2, 2)),
         conv_case(rng, "one_pixel", (8,), 5, (3, 3), (0, 0, 0, 0)),
-        conv_case(rng, "odd", (16,), 16, (7, 13)),
+        conv_case(rng, "odd", (16,), 16, (7, 13), (2, 3, 3, 2)),
         conv_case(rng, "upper_left", (36,), 24, (6, 9), (1, 1, 0, 0), I6),
         conv_case(rng, "lower_right", (4,), 20, (9, 6), (0, 0, 1, 1)),
         conv_case(rng, "left_right", (40,), 50, (5, 8), (0, 1, 0, 1), IntType(5, signed=False)),
-        conv_case(rng, "far", (8,), 16, (4, 5), (2, 3, 3, 2)),
         conv_case(rng, "joined", (16, 8), 32, (11, 12)),
         conv_case(rng, "joined_oddly", (12, 20, 4), 18, (8, 5), element=I6),
         conv_case(rng, "bands", (96,), 40, (60, 40), weights=TERNARY),
@@ -176,15 +175,23 @@ def test_shapes(tmp_path: Path) -> None:
 @needs_gcc
 @pytest.mark.usefixtures("always")
 def test_types(tmp_path: Path) -> None:
-    """Every epilogue, narrow and wide outputs, limited codes."""
+    """Epilogues of each kind, narrow and wide outputs, limited codes."""
     rng = np.random.default_rng(12)
-    outputs = [U6, IntType(8), IntType(16), TERNARY]
-    cases = [
-        conv_case(rng, f"style_{index}", (8,), 10, (5, 6), style=style, output=outputs[index % 4])
-        for index, style in enumerate(Style)
+    styles = [
+        (Style.TENSOR, U6),
+        (Style.NEGATIVE_CHANNEL, IntType(8)),
+        (Style.WIDE, IntType(16)),
+        (Style.CLAMPS_CHANNEL, U6),
+        (Style.THRESHOLDS_CHANNEL, TERNARY),
     ]
-    limited = [limited_case(rng, [-20], [43]), limited_case(rng, [0], [63])]
-    limited.append(limited_case(rng, range(-63, -51), range(0, 12)))
+    cases = [
+        conv_case(rng, style.value, (8,), 10, (5, 6), style=style, output=output)
+        for style, output in styles
+    ]
+    limited = [
+        limited_case(rng, [-20], [43]),
+        limited_case(rng, range(-63, -51), range(0, 12)),
+    ]
     check([*cases, *limited, mixed_case(rng)], tmp_path)
 
 
