@@ -23,8 +23,8 @@ def level_epilogue(epilogue: Kernel, level: Level, op: SumOp, sums: tuple[Array,
         sums: (lowest, highest) sum of each channel.
 
     Returns:
-        `requantize_x86` for one shift, one pair of limits and 32-bit products, all channels scaled
-        by one line; else the portable text compiled for the level.
+        `requantize_x86` for one shift, 32-bit products and outputs of a byte; else the portable
+        text compiled for the level.
     """
     plain = epilogue.at(level)
     settings = dict(epilogue.settings)
@@ -35,24 +35,30 @@ def level_epilogue(epilogue: Kernel, level: Level, op: SumOp, sums: tuple[Array,
         or settings["product"] != "int32_t"
         or settings["y"] not in ("uint8_t", "int8_t")
         or not settings["one_shift"]
-        or not settings["one_clamp"]
-        or settings["negative"]
         or not isinstance(op.epilogue, Requantize)
     ):
         return plain
     clip = not _products_fit(op.epilogue, sums)
+    # Less than eight channels that remain are left to the portable text.
+    tail = len(sums[0]) % 8 != 0
     function = epilogue.function.replace("requantize", "requantize_x86", 1)
-    chosen = ("flat", "y", "constants")
+    chosen = ("flat", "y", "constants", "one_clamp", "negative")
     return Kernel(
         "requantize_x86",
-        function + ("" if clip else "_unclipped"),
-        (*((name, settings[name]) for name in chosen), ("clip", clip), ("rest", plain.function)),
-        (*epilogue.requires, plain),
+        function + ("" if clip else "_unclipped") + ("_tail" if tail else ""),
+        (
+            *((name, settings[name]) for name in chosen),
+            ("clip", clip),
+            ("rest", plain.function if tail else ""),
+        ),
+        (*epilogue.requires, *([plain] if tail else [])),
     ).at(level)
 
 
 def _products_fit(epilogue: Requantize, sums: tuple[Array, Array]) -> bool:
     """Sums that are not limited first give 32-bit products nevertheless."""
+    if epilogue.negative is not None:
+        return False
     products = [
         limit.astype(object) * np.array(epilogue.multipliers, object)
         + offset * np.array(epilogue.biases, object)

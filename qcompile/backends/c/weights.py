@@ -19,7 +19,7 @@ import numpy as np
 from qcompile.backends.c.context import Context
 from qcompile.backends.c.program import Kernel, Role, Step, Variant, kernel
 from qcompile.packing import Packed, Packing, pack_weights
-from qcompile.types import Array
+from qcompile.types import INDEXED, Array
 
 ROW_BLOCK = 4
 """Output channels that the dot-product kernel computes together."""
@@ -94,8 +94,9 @@ def tiles(codes: Array, segment: int) -> Array:
 
 def can_tile(context: Context, value: str, segment: int) -> bool:
     """Padding needs a code for zero, which tables of values and binary weights may not have."""
-    codes = context.graph.constants[value]
-    return segment % TILE_DEPTH == 0 or bool((codes == 0).any())
+    codes, book = context.graph.constants[value], context.type(value).codebook
+    indexed = book is not None and book.kind in INDEXED
+    return segment % TILE_DEPTH == 0 or not indexed or bool((codes == 0).any())
 
 
 def pack_table(context: Context, step: Step, value: str, codes: Array) -> PackedTable:
