@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from qcompile.backends.c.backend import CBackend, CProgram
+from qcompile.backends.c.layout import value_name
 from qcompile.backends.c.levels import Level
-from qcompile.backends.c.render import value_name
 from qcompile.sim.executor import Executor
 from tests.backends.compile_c import build, call
 from tests.random_graphs import random_graph

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from qcompile.backends.c.layout import WORK, scratch_name, value_name
 from qcompile.backends.c.program import ARENA_ALIGNMENT, Step
-from qcompile.backends.c.render import WORK, scratch_name, value_name
 from qcompile.backends.c.row_groups import RowLayout
 from qcompile.graph import Graph
 from qcompile.passes.place_planes import BitPlanes, memory_bytes

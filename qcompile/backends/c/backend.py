@@ -9,13 +9,14 @@ from qcompile.backends.artifacts import Artifacts
 from qcompile.backends.c.check import unsupported
 from qcompile.backends.c.context import Context
 from qcompile.backends.c.emitted import CProgram, LayerBytes
+from qcompile.backends.c.layout import Layout
 from qcompile.backends.c.levels import ALL_LEVELS, Level
 from qcompile.backends.c.mcu import plan_rows
 from qcompile.backends.c.multiversion import add_recompiled
 from qcompile.backends.c.names import check_entry
 from qcompile.backends.c.planned import Planned, step_prefix
 from qcompile.backends.c.program import Role, Step
-from qcompile.backends.c.render import Layout, render
+from qcompile.backends.c.render import render
 from qcompile.backends.c.table import PLANE_PLANNERS, PLANNERS
 from qcompile.backends.c.verify import VerifyResult, verify
 from qcompile.errors import Unsupported, UnsupportedError

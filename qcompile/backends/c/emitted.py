@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qcompile.backends.artifacts import Artifacts
-from qcompile.backends.c.render import Layout
+from qcompile.backends.c.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from qcompile.backends.c.emitted import CProgram
+from qcompile.backends.c.layout import Layout, all_kernels, value_name
 from qcompile.backends.c.program import Kernel
-from qcompile.backends.c.render import Layout, all_kernels, value_name
 
 COMPILER = "arm-none-eabi-gcc"
 FLAGS = ("-std=c99", "-Os", "-mcpu=cortex-m4", "-mthumb")

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from qcompile.backends.c.emitted import CProgram
+from qcompile.backends.c.layout import Layout, families
 from qcompile.backends.c.plane_codes import decoded
-from qcompile.backends.c.render import Layout, families, harness
+from qcompile.backends.c.render import harness
 from qcompile.backends.c.vectors import has_float_island
 from qcompile.errors import ToolError
 from qcompile.graph import Graph, Op, Stage
