@@ -20,12 +20,15 @@ from qcompile.backends.c.mcu import planned_by_rows
 from qcompile.backends.c.planned import Planned
 from qcompile.backends.c.verify import verify
 from qcompile.graph import Graph
+from qcompile.options import CompileOptions
 from qcompile.packing import TernaryPacking
 from qcompile.passes.store_rows import Extended, cone, with_packed, with_recomputed
+from qcompile.pipeline import compile_model
 from qcompile.sim.executor import Executor
 from qcompile.types import IntType
 from tests.backends.compile_c import STRICT, build, call
 from tests.backends.networks import float_unet, image, unet
+from tests.backends.test_shared_models import DATA
 from tests.op_cases import CASES, cases_of
 from tests.random_graphs import random_graph
 
@@ -168,3 +171,28 @@ def test_long_skips_are_packed_or_computed_again(
         done = subprocess.run(["./test"], cwd=tmp_path, check=True, capture_output=True, text=True)
         assert "agree" in done.stdout
     assert verify(graph, program, [feeds]).passed
+
+
+@needs_gcc
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["4/6", "8/8", "ternary/4"])
+@pytest.mark.parametrize("name", DATA)
+def test_trained_networks(name: str, setting: str, shared_dir: Path) -> None:
+    """Every tensor equals the simulator's, from less than 30 % of the memory."""
+    model, images = shared_dir / f"models/{name}.onnx", shared_dir / f"data/{DATA[name]}.npz"
+    if not (model.exists() and images.exists()):
+        pytest.skip(f"{model.name} or its data are not there")
+    wbits, abits = setting.split("/")
+    options = CompileOptions(
+        wbits=wbits, abits=abits, calib=f"{images}:train_x", calib_images=4, verify=True, mcu=True
+    )
+    result = compile_model(model, options)
+    assert result.verified
+    footprint = result.report.footprint
+    assert footprint is not None
+    assert footprint.arena_bytes == result.report.totals.arena_bytes
+    usual = CBackend(levels=()).plan(result.integer_graph).arena().size
+    assert footprint.arena_bytes < 0.3 * usual
+    # Convolutions are computed again only within limits.
+    total = sum(row.macs for row in result.report.layers)
+    assert footprint.multiplications_again <= total / 8
