@@ -109,7 +109,7 @@ def test_constant_bytes_equal_the_object_file(separate: bool, tmp_path: Path) ->
     program.artifacts.write(tmp_path)
     assert ("net_weights.h" in program.artifacts.files) == separate
     assert static_bytes(tmp_path, "-DQCOMPILE_PORTABLE") == program.constant_bytes
-    # SIMD kernels have descriptors of their own: of their geometry, not of weights.
+    # SIMD kernels have tables of their own: descriptors and start values, not weights.
     assert 0 <= static_bytes(tmp_path) - program.constant_bytes < 512 * len(program.layout.steps)
     assert program.constant_bytes == sum(item.total for item in program.layer_bytes.values())
 

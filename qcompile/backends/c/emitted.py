@@ -35,7 +35,7 @@ class CProgram:
         artifacts: the files.
         arena_bytes: memory the caller supplies to the release build.
         constant_bytes: summed sizes of all `static const` objects of a portable build; SIMD kernels
-            add descriptors of a few hundred bytes a layer.
+            add descriptors and start values, some bytes a filter.
         layer_bytes: operator name -> its part of `constant_bytes`.
         layout: names, offsets and placements, for verification.
         multiplications_again: those beyond the network's, because rows are computed again.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qcompile.backends.c.levels import Level
+from qcompile.backends.c.levels import Family, Level
 from qcompile.backends.c.names import short, type_size
 from qcompile.graph import Op
 from qcompile.types import Array
@@ -81,6 +81,7 @@ class Table:
     values: Array
     role: Role
     comment: str = ""
+    family: Family | None = None
 
     @property
     def size(self) -> int:
@@ -210,15 +211,31 @@ class Step:
         return item.function
 
     def table(
-        self, name: str, ctype: str, values: Array | Sequence[int], role: Role, comment: str = ""
+        self,
+        name: str,
+        ctype: str,
+        values: Array | Sequence[int],
+        role: Role,
+        comment: str = "",
+        family: Family | None = None,
     ) -> str:
-        """Adds a constant array; returns its C name. Equal arrays of a step are stored once."""
+        """Adds a constant array; returns its C name. Equal arrays of a step are stored once.
+
+        Args:
+            name: what is in it; the step's prefix goes before.
+            ctype: of its elements.
+            values: the elements.
+            role: what it is for.
+            comment: what the text says of it.
+            family: the instruction sets whose kernels alone read it; other builds lack it.
+        """
         data = np.asarray(values).reshape(-1)
         for known in (*self.tables, *self.shared):
-            if known.ctype == ctype and known.role is role and np.array_equal(known.values, data):
+            alike = (known.ctype, known.role) == (ctype, role) and known.family in (None, family)
+            if alike and np.array_equal(known.values, data):
                 return known.name
         full = f"{self.prefix}_{name}"
-        self.tables.append(Table(full, ctype, data, role, comment))
+        self.tables.append(Table(full, ctype, data, role, comment, family))
         return full
 
     def shape(self, struct: str, name: str, **fields: int | Sequence[int]) -> str:
@@ -237,9 +254,10 @@ class Step:
 
     @property
     def bytes_by_role(self) -> Mapping[Role, int]:
-        """Constant bytes of this step; descriptors count as tables."""
+        """Constant bytes of this step in a portable build; descriptors count as tables."""
         total = dict.fromkeys(Role, 0)
         for table in self.tables:
-            total[table.role] += table.size
+            if table.family is None:
+                total[table.role] += table.size
         total[Role.TABLE] += sum(shape.size for shape in self.shapes)
         return total
