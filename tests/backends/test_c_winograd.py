@@ -18,7 +18,7 @@ from qcompile.backends.c.backend import CBackend
 from qcompile.backends.c.direct_layer import DirectLayer, Part, conv_layer
 from qcompile.backends.c.emitted import CProgram
 from qcompile.backends.c.levels import X86_LEVELS, Level
-from qcompile.backends.c.winograd_ranges import SINGLE_G, pair_runs, transformed
+from qcompile.backends.c.winograd_ranges import pair_runs, transformed
 from qcompile.graph import Graph, Op, Stage
 from qcompile.ops import Concat, Conv, MaxPool
 from qcompile.passes import kernel_costs
@@ -368,7 +368,7 @@ def test_runs_of_pairs_never_overflow() -> None:
         limit = int(rng.integers(1, 13))
         weights = rng.integers(-limit, limit + 1, (20, 3, 3, 4 * int(rng.integers(1, 40))))
         layer = layer_of(weights, Range(0, 63))
-        moved = transformed(layer, SINGLE_G)
+        moved = transformed(layer, 1)
         runs = pair_runs(layer, moved)
         pairs = moved.reshape(20, -1, 2, 2, 16)
         worst = [255 * np.maximum(sign * pairs, 0).sum(axis=3) for sign in (1, -1)]

@@ -26,10 +26,8 @@ from qcompile.backends.c.program import Kernel, Role, Step, kernel
 from qcompile.backends.c.requantize_x86 import level_epilogue
 from qcompile.backends.c.weights import TILE_ROWS, PackedTable, round_up
 from qcompile.backends.c.winograd_ranges import (
-    BYTE,
-    DOUBLE_G,
     OFFSET,
-    SINGLE_G,
+    are_bytes,
     has_form,
     inputs_fit,
     offsets,
@@ -132,6 +130,30 @@ class Memory:
         return cls(band, blocks, -(-groups // spans), input_bytes(band), blocks * block)
 
 
+@dataclass(frozen=True)
+class Constants:
+    """What all levels share.
+
+    Attributes:
+        fits: the transformed weights are bytes.
+        starts: where sums begin.
+        lifts: what position (1, 1) of the inputs gets besides 128, modulo 256: whole vectors of
+            channels.
+    """
+
+    fits: bool
+    starts: Array
+    lifts: Array
+
+    @classmethod
+    def of(cls, layer: DirectLayer, codes: Sequence[Range]) -> Constants:
+        """Those of a layer; `codes` of each channel."""
+        weights = transformed(layer, 2)
+        lifts = np.zeros(round_up(len(codes), CHUNK), np.uint8)
+        lifts[: len(codes)] = (offsets(codes)[:, 1, 1] - OFFSET) % 256
+        return cls(are_bytes(weights), start_values(codes, weights), lifts)
+
+
 def plan_winograd(
     context: Context,
     step: Step,
@@ -158,13 +180,15 @@ def plan_winograd(
     codes = [item for value in inputs for item in channel_codes(context.type(value))]
     if not has_form(layer) or not inputs_fit(codes) or not sums_fit(layer):
         return context.levels
-    left = []
-    for level in context.levels:
-        if (
-            level.value.family is not Family.X86
-            or not pays(layer, level)
-            or not _plan_level(context, step, layer, codes, table, epilogue, y, level)
-        ):
+    chosen = [
+        level for level in context.levels if level.value.family is Family.X86 and pays(layer, level)
+    ]
+    if not chosen:
+        return context.levels
+    constants = Constants.of(layer, codes)
+    left = [level for level in context.levels if level not in chosen]
+    for level in chosen:
+        if not _plan_level(context, step, layer, constants, table, epilogue, y, level):
             left.append(level)
     return tuple(left)
 
@@ -177,13 +201,6 @@ def channel_codes(kind: TensorType) -> list[Range]:
     return [codes.union(Range(0, 0)) for codes in found]
 
 
-def lifts(codes: Sequence[Range]) -> Array:
-    """What the all-positive position gets besides 128, modulo 256: whole vectors of channels."""
-    padded = np.zeros(round_up(len(codes), CHUNK), np.uint8)
-    padded[: len(codes)] = (offsets(codes)[:, 1, 1] - OFFSET) % 256
-    return padded
-
-
 def pays(layer: DirectLayer, level: Level) -> bool:
     """The cost model prefers Winograd."""
     shape = ConvShape(layer.channels, layer.filters, layer.rows, layer.columns)
@@ -194,20 +211,18 @@ def _plan_level(
     context: Context,
     step: Step,
     layer: DirectLayer,
-    codes: Sequence[Range],
+    constants: Constants,
     table: PackedTable,
     epilogue: Kernel,
     y: str,
     level: Level,
 ) -> bool:
     """Adds the variant of `level`; False where the weights do not fit."""
-    single = level is Level.AVX2
-    doubled = transformed(layer, DOUBLE_G)
-    weights = transformed(layer, SINGLE_G) if single else doubled
-    if not BYTE.contains(Range(int(weights.min()), int(weights.max()))):
-        return False
-    runs = pair_runs(layer, weights) if single else None
-    if single and runs is None:
+    runs = None
+    if level is Level.AVX2:
+        weights = transformed(layer, 1)
+        runs = pair_runs(layer, weights) if are_bytes(weights) else None
+    if runs is None and (level is Level.AVX2 or not constants.fits):
         return False
     rows = Rows.of(level, layer.filters)
     memory = Memory.of(layer, rows)
@@ -247,8 +262,8 @@ def _plan_level(
         table.arguments,
         variant.scratch("int8_t", "weights", memory.weights),
         variant.scratch("uint8_t", "transformed", memory.inputs),
-        _table(step, "lifts", "uint8_t", lifts(codes), Role.TABLE),
-        _table(step, "start", "int32_t", start_values(codes, doubled), Role.EPILOGUE),
+        _table(step, "lifts", "uint8_t", constants.lifts, Role.TABLE),
+        _table(step, "start", "int32_t", constants.starts, Role.EPILOGUE),
     ]
     if runs is not None:
         arguments += [_table(step, "runs", "uint8_t", runs, Role.TABLE), str(runs.shape[2])]

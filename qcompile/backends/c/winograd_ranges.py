@@ -44,8 +44,6 @@ SUMS = Range(-(1 << 29), (1 << 29) - 1)
 PAIR_SUM = (1 << 15) - 1
 LONGEST_RUN = 255
 
-DOUBLE_G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]])
-SINGLE_G = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 1]])
 A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 
 
@@ -72,12 +70,27 @@ def sums_fit(layer: DirectLayer) -> bool:
     return SUMS.contains(Range(int(lows.min()), int(highs.max())))
 
 
-def transformed(layer: DirectLayer, matrix: Array) -> Array:
-    """The layer's weights [filters, channels, 4, 4] after the transformation with `matrix`."""
-    codes = layer.phases[0].codes.astype(np.int32)
-    taps = codes.reshape(layer.filters, 3, 3, layer.channels)
-    across = np.einsum("jb,fabc->fajc", matrix, taps)
-    return np.ascontiguousarray(np.einsum("ia,fajc->fcij", matrix, across))
+def transformed(layer: DirectLayer, outer: int) -> Array:
+    """The layer's weights [filters, channels, 4, 4] after the transformation.
+
+    Args:
+        layer: the geometry.
+        outer: 2 for 2G, 1 for 2G with its first and last row halved.
+    """
+    codes = layer.phases[0].codes.astype(np.int16)
+    taps = codes.reshape(layer.filters, 3, 3, layer.channels).transpose(0, 3, 1, 2)
+    return _transform(_transform(taps, 2, outer), 3, outer)
+
+
+def are_bytes(weights: Array) -> bool:
+    """Transformed weights are signed bytes."""
+    return BYTE.contains(Range(int(weights.min()), int(weights.max())))
+
+
+def _transform(weights: Array, axis: int, outer: int) -> Array:
+    first, middle, last = np.moveaxis(weights, axis, 0)
+    ends = first + last
+    return np.stack([outer * first, ends + middle, ends - middle, outer * last], axis)
 
 
 def inputs_fit(inputs: Sequence[Range]) -> bool:
@@ -105,9 +118,11 @@ def start_values(inputs: Sequence[Range], weights: Array) -> Array:
 
     Args:
         inputs: the codes of each channel.
-        weights: `transformed` with `DOUBLE_G`.
+        weights: `transformed` with 2.
     """
-    sums = np.einsum("fcij,cij->fij", weights, offsets(inputs))
+    added = offsets(inputs)
+    sums = OFFSET * weights.sum(axis=1, dtype=np.int64)
+    sums[:, 1, 1] = weights[:, :, 1, 1] @ added[:, 1, 1]
     k = -np.einsum("ai,fij,bj->fab", A, sums, A)
     total, difference = (k[:, :, 0] + k[:, :, 1]) // 2, (k[:, :, 0] - k[:, :, 1]) // 2
     values = np.stack([total[:, 0], difference[:, 0], -total[:, 1], -difference[:, 1]], axis=1)
@@ -123,7 +138,7 @@ def pair_runs(layer: DirectLayer, weights: Array) -> Array | None:
 
     Args:
         layer: the geometry.
-        weights: `transformed` with `SINGLE_G`.
+        weights: `transformed` with 1.
 
     Returns:
         [blocks of 16 filters, 16 positions, runs], filled up with zeros; None where even the pairs
