@@ -45,6 +45,9 @@ from qcompile.types import Array, Shape
 Progress = Callable[[int, int], None]
 """Called with (done, total) network runs."""
 
+Simulate = Callable[..., Iterator[Array]]
+"""Runs a graph on many inputs and reduces each result: `map_many`, or what stands for it."""
+
 PARALLEL_ELEMENTS = 50_000_000
 """Computed elements from which starting processes pays."""
 
@@ -125,6 +128,7 @@ def evaluate(
     workers: int | None = None,
     progress: Progress | None = None,
     known: Evaluation | None = None,
+    simulate: Simulate = map_many,
 ) -> Evaluation:
     """Runs both graphs over all images and compares them with the labels.
 
@@ -140,6 +144,7 @@ def evaluate(
         progress: told of every run, of either graph.
         known: an evaluation of the same float graph on the same data: what it says of that graph is
             taken over (and no examples are kept).
+        simulate: runs the graphs.
 
     Raises:
         DataError: labels do not fit the images or the network's output.
@@ -166,7 +171,9 @@ def evaluate(
     count = decision.classes or integer_decision.classes or max(2, highest + 1)
     rule = class_rule(survey.values, judging.mask_values, count)
     judge = _Judge(data, rule, range(1, count), judging)
-    run = functools.partial(_class_maps, data=data, shapes=shapes, workers=workers, step=steps)
+    run = functools.partial(
+        _class_maps, data=data, shapes=shapes, workers=workers, step=steps, simulate=simulate
+    )
     before = None
     if known is None:
         before = judge.watch(run(float_graph, name, decision, lambda feed: float_feed(feed, specs)))
@@ -320,13 +327,14 @@ def _class_maps(
     shapes: Mapping[str, Shape],
     workers: int | None,
     step: Callable[[], None],
+    simulate: Simulate,
 ) -> Iterator[Array]:
     """Class indices of each whole image."""
     spatial = spatial_shape(next(iter(shapes.values())))
     sizes, tiling = data.survey.sizes, data.tiling
     runs = sum(len(tiling.grid(size, spatial)) for size in sizes)
     elements = sum(graph.types[value].size for value in graph.activations()) * runs
-    parts = map_many(
+    parts = simulate(
         graph,
         (prepare(feed) for feed in tiles_of(data, shapes)),
         functools.partial(_decide, output, decision),

@@ -154,7 +154,7 @@ def compile_model(
 
 def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     with run.timed("import"):
-        shapes = _input_shapes(model, options)
+        shapes = input_shapes(model, options)
         imported = import_model(model, shapes)
         source = load_sources(imported, options)
     # What the data decided goes into the plan, which repeats the run without them.
@@ -294,7 +294,7 @@ class _Run:
         self.dumps[f"{len(self.dumps):02d}-{name}.txt"] = print_graph(graph)
 
 
-def _input_shapes(model: Path, options: CompileOptions) -> Mapping[str, Shape]:
+def input_shapes(model: Path, options: CompileOptions) -> Mapping[str, Shape]:
     """The given shapes; dynamic axes of a single input may come from the calibration images."""
     if options.input_shapes or options.calib is None:
         return options.input_shapes

@@ -206,6 +206,8 @@ class GraphModule(nn.Module):
         kind = self.graph.types[value]
         if self.scales is None or kind.quantization is None:
             return data
+        if self.training:
+            self.scales.observe(value, data, kind.integer)
         scale = self.scales(value)
         limits = None
         if value in self.levels:

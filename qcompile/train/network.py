@@ -32,6 +32,17 @@ from qcompile.types import Array
 from qcompile.types import Quantization as Grid
 
 
+def check_float(graph: Graph) -> None:
+    """
+    Raises:
+        UsageError: the model has formats of its own.
+    """
+    if has_grids(graph):
+        raise UsageError(
+            f"'{graph.name}' is quantised already; train the float model that it was made from"
+        )
+
+
 @dataclass(frozen=True)
 class CompiledNetwork:
     """What the compiler makes of a network in training.
@@ -133,7 +144,7 @@ def make_trainable(
     plan: Plan,
     specs: Mapping[str, InputSpec],
     options: CompileOptions,
-    calibration: Calibration,
+    calibration: Calibration | None = None,
     learned_scales: bool = True,
 ) -> TrainedNetwork:
     """The module of a simplified float graph.
@@ -143,19 +154,16 @@ def make_trainable(
         plan: formats of its values.
         specs: how pixels become real numbers, for each input.
         options: of the compilation.
-        calibration: what its values look like; scales start from there.
+        calibration: what its values look like: scales start from there, unless the plan has them.
         learned_scales: whether scales take part in the training.
 
     Raises:
         UsageError: the model is quantised already.
         UnsupportedError: torch cannot compute some operator.
     """
-    if has_grids(graph):
-        raise UsageError(
-            f"'{graph.name}' is quantised already; train the float model that it was made from"
-        )
+    check_float(graph)
     method: RangeMethod = options.range_method
-    annotate = QuantizeActivations(plan, specs, calibration, method)
+    annotate = QuantizeActivations(plan, specs, calibration or Calibration(), method)
     typed = run_passes(graph, (annotate,))
     _, formats, narrowed = narrow_table_inputs(graph, plan)
     scales = Scales(typed, formats, narrowed, learned_scales)
@@ -165,6 +173,7 @@ def make_trainable(
         if isinstance(op, WEIGHTED) and (chosen := weight_format(plan, op)) is not None
     }
     module = GraphModule(typed, scales, quantizers, _starts(typed, formats))
+    module.eval()  # in training mode scales of wide values grow
     return TrainedNetwork(graph, plan, specs, options, typed, module)
 
 

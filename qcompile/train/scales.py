@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -11,15 +12,23 @@ from qcompile.graph import Graph
 from qcompile.ops import MOVEMENT, LinearResize, Softmax
 from qcompile.plan import Format
 from qcompile.train.tensors import round_half_up
+from qcompile.types import IntType
+
+NARROW = 8
+MARGIN = 0.1
+"""Room above what was seen."""
 
 
 class Scales(nn.Module):
     """One scale for each group of values that the compiler gives one.
 
     A learned scale is `2**delta` times the one at the start; where scales are powers of two, delta
-    is rounded. Scales of network inputs, of softmax outputs and of formats that say their own stay
-    as they are.
+    is rounded. Values of more than `NARROW` bits have codes to spare: their scales are not learned,
+    but grow with what is seen in training. Scales of network inputs, of softmax outputs and of
+    formats that say their own stay as they are.
     """
+
+    grown: Tensor
 
     def __init__(
         self,
@@ -54,15 +63,23 @@ class Scales(nn.Module):
             for value, chosen in formats.items()
             if value in self.root and chosen.power_of_two_scale
         }
-        self._place: dict[str, int] = {}
-        self._power: list[bool] = []
-        for value in self.start:
-            root = self.root[value]
-            is_free = root not in stays and value not in self._narrowed
-            if learned and is_free and root not in self._place:
-                self._place[root] = len(self._power)
-                self._power.append(root in power)
-        self.delta = nn.Parameter(torch.zeros(len(self._power)))
+        self._power = power
+        bits: dict[str, int] = {}
+        for value, chosen in formats.items():
+            if value in self.root:
+                root = self.root[value]
+                bits[root] = min(chosen.bits, bits.get(root, chosen.bits))
+        free = [
+            root
+            for value, root in self.root.items()
+            if value == root and root not in stays and value not in self._narrowed
+        ]
+        wide = [root for root in free if bits.get(root, 0) > NARROW]
+        narrow = [root for root in free if root not in wide]
+        self._place = {root: place for place, root in enumerate(narrow if learned else [])}
+        self._wide = {root: place for place, root in enumerate(wide if learned else [])}
+        self.delta = nn.Parameter(torch.zeros(len(self._place)))
+        self.register_buffer("grown", torch.zeros(len(self._wide)))
 
     def forward(self, value: str) -> Tensor:
         """The scale of a value, a tensor of one entry."""
@@ -72,11 +89,33 @@ class Scales(nn.Module):
             return scale * ratio
         root = self.root[value]
         start = torch.tensor(self.start[root], dtype=self.delta.dtype, device=self.delta.device)
+        if root in self._wide:
+            return start * torch.exp2(self.grown[self._wide[root]])
         if root not in self._place:
             return start
-        place = self._place[root]
-        delta = self.delta[place]
-        return start * torch.exp2(round_half_up(delta) if self._power[place] else delta)
+        delta = self.delta[self._place[root]]
+        return start * torch.exp2(round_half_up(delta) if root in self._power else delta)
+
+    @torch.no_grad()
+    def observe(self, value: str, data: Tensor, element: IntType) -> None:
+        """Lets the scale of a wide value grow until its codes hold `data`."""
+        root = self.root[value]
+        if root not in self._wide or value in self._narrowed or data.numel() == 0:
+            return
+        needed = float(data.max()) / element.high
+        if element.low < 0:
+            needed = max(needed, float(data.min()) / element.low)
+        if math.isfinite(needed) and needed > float(self(root)):
+            steps = math.log2(needed * (1 + MARGIN) / self.start[root])
+            self.grown[self._wide[root]] = math.ceil(steps) if root in self._power else steps
+
+    def get_extra_state(self) -> dict[str, float]:
+        """Part of checkpoints: scales at the start are no tensors."""
+        return dict(self.start)
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        """See `get_extra_state`."""
+        self.start = dict(state)
 
     @torch.no_grad()
     def numbers(self) -> dict[str, float]:
@@ -85,7 +124,8 @@ class Scales(nn.Module):
         for value in self.start:
             source, ratio = self._narrowed.get(value, (value, 1.0))
             root = self.root[source]
-            found = float(self(root)) if root in self._place else self.start[root]
+            moves = root in self._place or root in self._wide
+            found = float(self(root)) if moves else self.start[root]
             result[value] = found * ratio
         return result
 

@@ -1,0 +1,84 @@
+"""Where training starts: the network as it is quantised without training.
+
+The integer codes, scales and biases that `--effort` finds are turned back into a float graph and a
+plan, so that training begins where quantising after training ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from qcompile.boundary import InputSpec
+from qcompile.feeds import Feed, float_feed
+from qcompile.graph import Graph, Op, Rewriter
+from qcompile.ops import WEIGHTED, SumOp
+from qcompile.options import CompileOptions
+from qcompile.passes.assign_formats import assign_formats
+from qcompile.passes.calibrate import calibrate
+from qcompile.passes.resolved_plan import resolved_plan
+from qcompile.quantization import Lowered, Progress, Quantization
+from qcompile.train.network import TrainedNetwork, check_float, make_trainable
+from qcompile.types import Array, TensorType
+
+
+def start_training(
+    graph: Graph,
+    specs: Mapping[str, InputSpec],
+    options: CompileOptions,
+    feeds: Sequence[Feed],
+    learned_scales: bool = True,
+    progress: Progress | None = None,
+) -> TrainedNetwork:
+    """The network in training as it is before the first step.
+
+    Args:
+        graph: simplified, of stage FLOAT.
+        specs: how pixels become real numbers, for each input.
+        options: formats and effort.
+        feeds: raw calibration images.
+        learned_scales: whether scales take part in the training.
+        progress: called with (done, total) operators.
+
+    Raises:
+        UsageError: the model is quantised already.
+        UnsupportedError: torch cannot compute some operator.
+    """
+    check_float(graph)
+    plan = assign_formats(graph, options)
+    calibration = calibrate(graph, [float_feed(feed, specs) for feed in feeds], options.seed)
+    quantization = Quantization(graph, calibration, specs, options, feeds)
+    found = quantization.lowered(plan, progress)
+    begun = _with_codes(found)
+    return make_trainable(
+        begun, resolved_plan(found.quantized, plan), specs, options, learned_scales=learned_scales
+    )
+
+
+def _with_codes(found: Lowered) -> Graph:
+    """The float graph with the weights, biases and activations of the quantized one."""
+    edit = Rewriter(found.real)
+    quantized = found.quantized.by_name
+    for op in found.real.ops:
+        other = quantized.get(op.name)
+        if isinstance(op, SumOp) and isinstance(other, SumOp):
+            edit.replace(op, _as_quantized(found, edit, op, other))
+    return edit.finish()
+
+
+def _as_quantized(found: Lowered, edit: Rewriter, op: SumOp, other: SumOp) -> Op:
+    inputs = list(op.inputs)
+    if isinstance(op, WEIGHTED):
+        inputs = inputs[:1]
+        for name in other.inputs[1:]:
+            data, kind = found.quantized.constants[name], found.quantized.types[name]
+            inputs.append(edit.add_constant(name, _real(data, kind), TensorType(kind.shape)))
+    return dataclasses.replace(op, inputs=tuple(inputs), activation=other.activation)
+
+
+def _real(data: Array, kind: TensorType) -> Array:
+    if kind.quantization is None:
+        return data.astype(np.float32)
+    return np.asarray(data.astype(np.float32) * kind.quantization.factors(data.shape))
