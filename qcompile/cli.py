@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("qcompile")
 
 EXIT_INTERRUPTED = 130
-COMMANDS = {"sweep": "qcompile.commands.sweep"}
+COMMANDS = {
+    "finetune": "qcompile.commands.finetune",
+    "sweep": "qcompile.commands.sweep",
+}
 """First argument -> the module whose command of that name runs in place of the main one."""
 _WIDTHS = "2..8, 16, ternary, binary, 32 for float, or a format such as"
 
@@ -89,9 +92,9 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Further commands: 'qcompile sweep --help' prunes at several ratios. Exit codes: "
-    "0 done, 2 bad input, usage or unsupported operator, 3 verification found a difference, 4 a "
-    "gate was not met.",
+    epilog="Further commands: 'qcompile sweep --help' prunes at several ratios, 'qcompile finetune "
+    "--help' trains. Exit codes: 0 done, 2 bad input, usage or unsupported operator, 3 "
+    "verification found a difference, 4 a gate was not met.",
 )
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option(
