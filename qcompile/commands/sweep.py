@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,9 @@ from qcompile.cli import check_inputs, command, options_of, start_logging
 from qcompile.commands.taylor import with_scores
 from qcompile.errors import UsageError
 from qcompile.progress import ProgressBars
+
+if TYPE_CHECKING:
+    from qcompile.prune_sweep import SweepRow
 
 DEFAULT_RATIOS = "0.1,0.2,0.3,0.4,0.5"
 # fmt: off
@@ -66,7 +70,7 @@ def sweep(model: Path, ratios: str, csv: Path | None, json: Path | None, **given
         if path is not None and path.is_dir():
             raise UsageError(f"{flag} {path}: is a folder; give the name of a file")
     from qcompile.output import write_file
-    from qcompile.prune_sweep import csv_text, json_text, table
+    from qcompile.prune_sweep import csv_text, json_text
     from qcompile.prune_sweep import sweep as run_sweep
 
     with with_scores(model, options) as scored, warnings.catch_warnings():
@@ -78,11 +82,18 @@ def sweep(model: Path, ratios: str, csv: Path | None, json: Path | None, **given
     if json is not None:
         write_file(json, json_text(rows, model.name))
     if options.verbosity >= 0:
-        head, cells = table(rows)
-        widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-        for line in (head, *cells):
-            parts = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
-            click.echo("  ".join(parts).rstrip())
+        print_table(rows)
+
+
+def print_table(rows: Sequence[SweepRow]) -> None:
+    """For people."""
+    from qcompile.prune_sweep import table
+
+    head, cells = table(rows)
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    for line in (head, *cells):
+        parts = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
+        click.echo("  ".join(parts).rstrip())
 
 
 def _numbers(text: str) -> list[float]:
