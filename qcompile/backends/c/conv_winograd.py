@@ -274,12 +274,8 @@ def _plan_level(
 
 
 def _table(step: Step, name: str, ctype: str, values: Array, role: Role) -> str:
-    """A table that portable builds do not read."""
-    table = step.table(f"winograd_{name}", ctype, values, role)
-    unused = f"(void){table};"
-    if unused not in step.locals:
-        step.locals.append(unused)
-    return table
+    """A table that portable builds lack."""
+    return step.table(f"winograd_{name}", ctype, values, role, family=Family.X86)
 
 
 def _driver(
