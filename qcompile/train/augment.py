@@ -60,6 +60,7 @@ class Augment:
         self, images: dict[str, Tensor], labels: Tensor, generator: torch.Generator
     ) -> tuple[dict[str, Tensor], Tensor]:
         count, height, width = labels.shape
+        # Drawn on the CPU, so that equal seeds draw alike everywhere.
         angles, scaling = torch.zeros(count), torch.ones(count)
         shifts = torch.zeros(count, 2)
         if "rotations" in self.kinds:
@@ -76,6 +77,7 @@ class Augment:
         rows = torch.stack([cosine, -sine * ratio, shifts[:, 0]], dim=1)
         columns = torch.stack([sine / ratio, cosine, shifts[:, 1]], dim=1)
         matrix = torch.stack([rows, columns], dim=1)
+        matrix = matrix.to(labels.device)
         grid = functional.affine_grid(matrix, [count, 1, height, width], align_corners=False)
         moved = {
             name: functional.grid_sample(data, grid, "bilinear", "reflection", False)
@@ -114,7 +116,7 @@ def _flip(
 ) -> tuple[dict[str, Tensor], Tensor]:
     count = labels.shape[0]
     for axis in range(1, labels.ndim):
-        flipped = torch.rand(count, generator=generator) < 0.5
+        flipped = (torch.rand(count, generator=generator) < 0.5).to(labels.device)
         images = {
             name: torch.where(
                 flipped.reshape(-1, *(1,) * (data.ndim - 1)), data.flip(axis + 1), data
@@ -129,8 +131,8 @@ def _flip(
 def _brighten(data: Tensor, generator: torch.Generator, is_pixels: bool) -> Tensor:
     count = data.shape[0]
     shape = (count, *(1,) * (data.ndim - 1))
-    contrast = 1 + MOST_CONTRAST * _uniform(count, generator).reshape(shape)
-    shift = MOST_BRIGHTNESS * _uniform(count, generator).reshape(shape)
+    draws = [_uniform(count, generator).reshape(shape).to(data.device) for _ in range(2)]
+    contrast, shift = 1 + MOST_CONTRAST * draws[0], MOST_BRIGHTNESS * draws[1]
     axes = tuple(range(1, data.ndim))
     mean = data.mean(dim=axes, keepdim=True)
     unit = 255.0 if is_pixels else data.std(dim=axes, keepdim=True)

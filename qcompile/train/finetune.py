@@ -108,7 +108,7 @@ def finetune(
     shapes = {name: graph.types[name].shape for name in graph.inputs}
     values = training.survey.values | judged.survey.values
     rule = class_rule(values, options.mask_values, target.classes)
-    samples = Samples.of(training, shapes, specs, rule)
+    samples = Samples.of(training, shapes, specs, rule, device)
     network = start_training(
         graph,
         specs,
@@ -160,6 +160,8 @@ def _device(name: str) -> torch.device:
         raise UsageError("--device cuda: torch finds no CUDA device; use --device cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    # Ten bits of significand would round what lies on its grid already.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device(name)
 
 

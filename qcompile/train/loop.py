@@ -122,7 +122,8 @@ class Training:
                     f"{self.options.learning_rate:g}"
                 )
             total += loss
-            self.progress(f"epoch {number}", step + 1, steps)
+            done = (number - 1) * steps + step + 1
+            self.progress("train", done, self.options.epochs * steps)
         return total / steps
 
     def _step(self, batch: Batch) -> float:

@@ -52,6 +52,7 @@ class Samples:
         shapes: Mapping[str, Shape],
         specs: Mapping[str, InputSpec],
         rule: Callable[[Array], Array],
+        device: torch.device | None = None,
     ) -> Samples:
         """Reads a whole set.
 
@@ -60,6 +61,7 @@ class Samples:
             shapes: of the network's inputs.
             specs: what pixels mean.
             rule: from masks to class indices.
+            device: where images stay and are varied.
 
         Raises:
             DataError: a mask has not the size of its image.
@@ -73,8 +75,10 @@ class Samples:
                     f"label {index} has shape {list(mask.shape)} where its image has "
                     f"{list(grid.image)}; give one class index for each pixel"
                 )
-            images.append({name: _first(raw, shapes[name]) for name, raw in image.items()})
-            labels.append(torch.from_numpy(rule(mask).astype(np.int64)))
+            images.append(
+                {name: _first(raw, shapes[name]).to(device) for name, raw in image.items()}
+            )
+            labels.append(torch.from_numpy(rule(mask).astype(np.int64)).to(device))
             pieces.append(len(grid))
         return Samples(tuple(images), tuple(labels), shapes, specs, tuple(pieces))
 
@@ -128,7 +132,7 @@ class Samples:
         spec = self.specs[name]
         if spec.kind is InputKind.UINT8:
             scale, mean, std = (
-                spread(torch.tensor(values, dtype=torch.float32), 1, data.ndim)
+                spread(torch.tensor(values, dtype=torch.float32, device=data.device), 1, data.ndim)
                 for values in (spec.scale, spec.mean, spec.std)
             )
             data = (data * scale - mean) / std
@@ -156,6 +160,6 @@ def _piece(
     if beyond is not None:
         return functional.pad(part, borders, value=beyond)
     for axis, (has, end) in enumerate(zip(part.shape[1:], missing, strict=True), start=1):
-        chosen = torch.arange(has + end).clamp(max=has - 1)
+        chosen = torch.arange(has + end, device=part.device).clamp(max=has - 1)
         part = torch.index_select(part, axis, chosen)
     return part

@@ -18,7 +18,9 @@ from qcompile.ops import WEIGHTED, SumOp
 from qcompile.options import CompileOptions
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.passes.calibrate import calibrate
+from qcompile.passes.quantize_weights import weight_format
 from qcompile.passes.resolved_plan import resolved_plan
+from qcompile.plan import Plan, Quantizer
 from qcompile.quantization import Lowered, Progress, Quantization
 from qcompile.train.network import TrainedNetwork, check_float, make_trainable
 from qcompile.types import Array, TensorType
@@ -51,10 +53,31 @@ def start_training(
     calibration = calibrate(graph, [float_feed(feed, specs) for feed in feeds], options.seed)
     quantization = Quantization(graph, calibration, specs, options, feeds)
     found = quantization.lowered(plan, progress)
-    begun = _with_codes(found)
+    # Rules that are meant to the letter are for weights as trained, and not for their own results.
+    verbatim = options.takes_weights_as_trained
+    begun = _without_factors(graph, plan) if verbatim else _with_codes(found)
     return make_trainable(
         begun, resolved_plan(found.quantized, plan), specs, options, learned_scales=learned_scales
     )
+
+
+def _without_factors(graph: Graph, plan: Plan) -> Graph:
+    """The graph with the largest tanh of weights that DoReFa divides by as the gain of the
+    activation behind them, so that the network stays what it was but for rounding (and tanh)."""
+    edit = Rewriter(graph)
+    for op in graph.ops:
+        chosen = weight_format(plan, op)
+        if chosen is None or chosen.quantizer is not Quantizer.DOREFA or not isinstance(op, SumOp):
+            continue
+        factor = float(np.abs(np.tanh(graph.constants[op.inputs[1]])).max()) or 1.0
+        inputs = list(op.inputs)
+        for place, name in enumerate(op.inputs[2:], start=2):
+            data = (graph.constants[name] / factor).astype(np.float32)
+            inputs[place] = edit.add_constant(name, data, TensorType(data.shape))
+        gain = tuple(value * factor for value in op.activation.gain)
+        activation = dataclasses.replace(op.activation, gain=gain)
+        edit.replace(op, dataclasses.replace(op, inputs=tuple(inputs), activation=activation))
+    return edit.finish()
 
 
 def _with_codes(found: Lowered) -> Graph:
