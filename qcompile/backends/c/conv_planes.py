@@ -36,6 +36,10 @@ IMAGE_BYTES = 256 * 1024
 """Laid out inputs of a band: they stay in the second-level cache."""
 BAND_BYTES = 1024
 """Of one plane: bands are not lower than this, so that lists of weights are worth their making."""
+MOST_LEVELS = 16
+"""Bits of any count."""
+TILE, FEWEST_ROWS = 32, 8
+"""Columns of a tile of wide images, and rows of its bands, so that vectors are filled."""
 LIST_BYTES = 48 * 1024
 BLOCKS = (32, 64, 128)
 """Bytes of a plane that are counted together; small images leave wide vectors empty."""
@@ -75,12 +79,13 @@ def plan_conv_planes(context: Context, step: Step, op: Conv | ConvTranspose) -> 
         size=shape[2:],
         stripe=stripe(shape),
         out_stripe=stripe(grid),
-        image_width=grid[3],
+        tile=bands.tile,
+        tiles=grid[3] // bands.tile,
         image_rows=bands.image_rows,
         plane_step=bands.plane_step,
+        tile_step=bands.tile_step,
         band=bands.band,
-        line=(shape[1] + 1) * planes * bands.plane_step,
-        line_first=int(bands.is_plain),
+        line_bytes=bands.line_bytes,
         kernel=window.kernel,
         stride=window.stride,
         pad=window.pad,
@@ -97,9 +102,10 @@ def plan_conv_planes(context: Context, step: Step, op: Conv | ConvTranspose) -> 
     table = step.table("limits", "int32_t", limits, Role.EPILOGUE, "of the sums, for each plane")
     portable = step.variant(None, "bit planes, carry-save adders")
     source, codes = _plan_codes(context, step, portable, op.inputs[1], rows)
-    portable.scratch("uint8_t", "images", bands.size())
+    portable.scratch("uint8_t", "images", bands.size)
     portable.scratch("int32_t", "offsets", round_up(rows.shape[1], CODES_IN_WORD))
     portable.scratch("int32_t", "lists", together * (2 * longest + 4))
+    portable.scratch("uint64_t", "masks", together * MOST_LEVELS * len(limits))
     portable.locals.append(f"const uint8_t *const parts[{len(names)}] = {{ {', '.join(names)} }};")
     gather = kernel(
         "gather_planes",
@@ -107,6 +113,7 @@ def plan_conv_planes(context: Context, step: Step, op: Conv | ConvTranspose) -> 
         suffix=f"_{planes}_of_{len(parts)}",
         planes=planes,
         parts=len(parts),
+        tile=TILE,
     )
     lister = kernel("list_planes", suffix="_codes" if codes else "", codes=codes)
     block = next((size for size in BLOCKS if size >= plane_bytes(grid)), BLOCKS[-1])
@@ -126,7 +133,8 @@ def plan_conv_planes(context: Context, step: Step, op: Conv | ConvTranspose) -> 
         lister=lister.function,
     )
     portable.calls.append(
-        f"{portable.use(item)}({described}, parts, {source}, {table}, {y}, images, offsets, lists);"
+        f"{portable.use(item)}({described}, parts, {source}, {table}, {y}, images, offsets, "
+        "lists, masks);"
     )
     for level in PLANE_LEVELS:
         if level in context.levels:
@@ -174,12 +182,19 @@ class Bands:
         return (self.window.kernel[0] - 1) * self.window.dilation[0]
 
     @property
+    def tile(self) -> int:
+        """Columns that lie together: vectors of few columns and several rows meet less input."""
+        return TILE if self.window.stride[1] == 1 and self.grid[3] % TILE == 0 else self.grid[3]
+
+    @property
     def band(self) -> int:
         """Rows of outputs."""
         row = (self.shape[1] + 1) * self.planes * self.images * self.grid[3]
         fitting = max(IMAGE_BYTES // row - self.halo, -(-BAND_BYTES // self.grid[3]), 1)
-        count = -(-stripe(self.grid) // fitting)
-        return -(-stripe(self.grid) // count)
+        rows = stripe(self.grid)
+        if self.tile < self.grid[3]:
+            fitting = max(fitting, FEWEST_ROWS)
+        return -(-rows // -(-rows // fitting))
 
     @property
     def image_rows(self) -> int:
@@ -188,22 +203,25 @@ class Bands:
     @property
     def plane_step(self) -> int:
         """Bytes from one plane to the next."""
-        return self.images * self.image_rows * self.grid[3]
+        return self.images * self.image_rows * self.tile
 
     @property
-    def is_plain(self) -> bool:
-        """Rows of the input are laid out as they are."""
-        return (
-            self.window.kernel[1] == 1
-            and self.window.stride[1] == 1
-            and (self.window.pad[1] == 0 and self.shape[3] == self.grid[3])
-        )
+    def tile_step(self) -> int:
+        """Bytes from one tile to the next; a channel of zeros is behind the others."""
+        return (self.shape[1] + 1) * self.planes * self.plane_step
 
+    @property
+    def line_bytes(self) -> int:
+        """A row of the input, padded as far as any tap reaches."""
+        reach = (self.window.kernel[1] - 1) * self.window.dilation[1]
+        read = (self.grid[3] - 1) * self.window.stride[1] + reach + 1
+        return max(read, self.window.pad[1] + self.shape[3])
+
+    @property
     def size(self) -> int:
-        """Bytes altogether: a channel of zeros is behind the others, then a line, then what the
-        last block reads too much."""
-        channels = (self.shape[1] + 1) * self.planes * self.plane_step
-        return channels + self.shape[3] + BLOCKS[-1]
+        """Bytes altogether: tiles, a line for each plane, what the last block reads too much."""
+        tiles = self.grid[3] // self.tile
+        return tiles * self.tile_step + self.planes * self.line_bytes + BLOCKS[-1]
 
 
 def _limits(op: Conv | ConvTranspose, layout: BitPlanes, channels: int) -> Array:
