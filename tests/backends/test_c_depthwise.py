@@ -23,7 +23,7 @@ from tests.op_cases.build import STYLES, Style, activation, codes, sum_case
 from tests.op_cases.case import OpCase
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
-LEVELS = (Level.AVX2, Level.VNNI, Level.VNNI512)
+LEVELS = (Level.AVX2, Level.VNNI)
 
 
 def depthwise(
@@ -115,7 +115,7 @@ def test_level_equals_simulator(group: str, level: Level, tmp_path: Path) -> Non
 
 
 @needs_gcc
-@pytest.mark.parametrize("level", LEVELS[:2], ids=lambda level: level.name)
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
 def test_nothing_is_read_or_written_outside(level: Level, tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     for index, make in enumerate(CASES["shapes"][2:5]):
