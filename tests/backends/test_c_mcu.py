@@ -24,6 +24,7 @@ from qcompile.options import CompileOptions
 from qcompile.packing import TernaryPacking
 from qcompile.passes.store_rows import Extended, cone, with_packed, with_recomputed
 from qcompile.pipeline import compile_model
+from qcompile.search.costs_of_graph import costs_of
 from qcompile.sim.executor import Executor
 from qcompile.types import IntType
 from tests.backends.compile_c import STRICT, build, call
@@ -196,3 +197,11 @@ def test_trained_networks(name: str, setting: str, shared_dir: Path) -> None:
     # Convolutions are computed again only within limits.
     total = sum(row.macs for row in result.report.layers)
     assert footprint.multiplications_again <= total / 8
+
+
+def test_budgets_count_the_arena_of_the_program() -> None:
+    graph = unet(size=32, depth=2)
+    usual, small = (CBackend(mcu=mcu).emit(graph).arena_bytes for mcu in (False, True))
+    assert costs_of(graph, CompileOptions()).arena == usual
+    assert costs_of(graph, CompileOptions(mcu=True)).arena == small
+    assert small < usual
