@@ -206,6 +206,7 @@ CASES: dict[str, Sequence[Callable[[np.random.Generator], OpCase]]] = {
         lambda rng: single(rng, U8, (1, 16), 48, Style.THRESHOLDS),
         lambda rng: single(rng, I5, (4, 9), 16, Style.TENSOR),
         lambda rng: single(rng, U6, (1, 7), 32, Style.TENSOR),
+        lambda rng: single(rng, U6, (13, 23), 16, Style.WIDE),
     ],
     "large": [
         lambda rng: conv(rng, U6, 4, (24, 300), [32], 8),
