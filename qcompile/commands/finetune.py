@@ -26,7 +26,7 @@ NOT_HERE = frozenset(
         "prune_importance", "object_metrics", "verify", "dump_ir", "report", "entry",
         "separate_weights", "device", "clock", "target_fps", "multipliers", "fold", "fifos",
         "synth", "onnx_input", "onnx_weights", "list_passes", "list_ops", "list_devices",
-        "version",
+        "mcu", "version",
     }
 )
 # fmt: on
@@ -137,6 +137,8 @@ def finetune(model: Path, val: str | None, output: Path | None, **given: Any) ->
     for flag in command.params:
         if flag.name in NOT_HERE and flag.expose_value and flag.name not in given:
             given[str(flag.name)] = () if isinstance(flag, click.Option) and flag.multiple else None
+    # Training images are calibration images, too: see `training_options`.
+    given["calib"] = given["data"] or given["images"]
     options = options_of(given)
     start_logging(options.verbosity)
     check_inputs(model, options)

@@ -8,7 +8,7 @@ from pathlib import Path
 from qcompile.data.arrays import open_arrays
 from qcompile.data.evaluation import EVALUATION_KEYS
 from qcompile.errors import DataError, UsageError
-from qcompile.options import CompileOptions
+from qcompile.options import CompileOptions, Effort
 
 TRAINING_KEYS = (("train_x", "train_y", "train_case"), *EVALUATION_KEYS[1:])
 VALIDATION_KEYS = EVALUATION_KEYS[0]
@@ -54,7 +54,13 @@ def training_options(
 
 def _judged(options: CompileOptions, data: str, keys: tuple[str, ...] | None) -> CompileOptions:
     return dataclasses.replace(
-        options, data=data, data_keys=keys, images=None, masks=None, calib=None
+        options,
+        data=data,
+        data_keys=keys,
+        images=None,
+        masks=None,
+        calib=None,
+        effort=Effort.AUTO,
     )
 
 

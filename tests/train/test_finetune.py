@@ -59,6 +59,7 @@ def test_it_learns_and_compiles(toy: list[str], tmp_path: Path) -> None:
         ["--wbits", "4", "--abits", "4", "--quantizer", "dorefa"],
         ["--wbits", "4", "--abits", "6", "--quantizer", "fixed", "--distill", "0.5"],
         ["--wbits", "4", "--abits", "6", "--quantizer", "fxp-paper", "--fixed-scales"],
+        ["--wbits", "4", "--abits", "4", "--effort", "fast", "--first-last-bits", "4"],
         ["--wbits", "3", "--abits", "32", "--boundary", "2", "--class-weights", "balanced"],
     ],
     ids=lambda flags: "-".join(flags).replace("--", ""),
