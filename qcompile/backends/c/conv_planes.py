@@ -138,7 +138,7 @@ def plan_conv_planes(context: Context, step: Step, op: Conv | ConvTranspose) -> 
     )
     for level in PLANE_LEVELS:
         if level in context.levels:
-            step.variants.append(recompiled(portable, level))
+            step.variants.append(recompiled(portable, level, step.op))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,8 +34,27 @@ from qcompile.types import Shape
 
 ROW_LOOPS = 4
 """Outer loops of the row-wise kernels."""
-LONGEST_ROW = 4096
+LONGEST_ROW = 2048
 """Rows of sums stay in the first-level cache."""
+SHORT_ROW = 256
+"""The same where memory is scarce."""
+LANES = 16
+"""Sums in the widest vector."""
+
+
+def longest_row(context: Context) -> int:
+    """Sums that are computed before their epilogue."""
+    return LONGEST_ROW if context.levels else SHORT_ROW
+
+
+def repeats(context: Context, op: SumOp, pixels: int, channels: int) -> int:
+    """How many pixels count as one with several times the channels, because few would leave most
+    of a vector empty: their constants are stored repeatedly.
+    """
+    if not context.levels or channels >= LANES or op.epilogue is None:
+        return 1
+    least = math.lcm(channels, LANES) // channels
+    return least if pixels % least == 0 else 1
 
 
 def broadcast_strides(strides: Sequence[int], shape: Shape, out: Shape) -> tuple[int, ...]:
@@ -48,9 +68,10 @@ def broadcast_strides(strides: Sequence[int], shape: Shape, out: Shape) -> tuple
 def row_view(
     context: Context, op: SumOp, values: Sequence[str], placement: Placement
 ) -> tuple[View, View]:
-    """Walks of the tensors `values` over the output of `op`: (outer loops, one row).
+    """Walks of the tensors `values` over the output of `op`: (outer loops, the runs of one row).
 
-    The row runs along the channels, or further where all channels are alike.
+    A run goes along the channels, or further where all channels are alike. Both walks of tensors
+    that lie as the output does are empty.
     """
     out = context.type(op.output).shape
     order = placement.order
@@ -58,16 +79,33 @@ def row_view(
         broadcast_strides(context.strides(value), context.type(value).shape, out)
         for value in values
     ]
-    flat = is_flat(op)
     sizes = tuple(out[axis] for axis in order)
     ordered = tuple(tuple(step[axis] for axis in order) for step in strides)
-    if not flat and order:
-        row = View(sizes[-1:], tuple(step[-1:] for step in ordered))
-        outer = View(sizes[:-1], tuple(step[:-1] for step in ordered)).collapsed()
-    else:
-        whole = View(sizes, ordered).collapsed(LONGEST_ROW)
-        row = View(whole.sizes[-1:] or (1,), tuple(s[-1:] or (1,) for s in whole.strides))
+    whole = View(sizes, ordered).collapsed()
+    if len(whole.sizes) <= 1 and all(step in ((), (1,)) for step in whole.strides):
+        return View((), ()), View((), ())
+    longest = longest_row(context)
+    if is_flat(op):
+        whole = View(sizes, ordered).collapsed(longest)
+        run = View(whole.sizes[-1:], tuple(step[-1:] for step in whole.strides))
         outer = View(whole.sizes[:-1], tuple(step[:-1] for step in whole.strides))
+    else:
+        run = View(sizes[-1:], tuple(step[-1:] for step in ordered))
+        outer = View(sizes[:-1], tuple(step[:-1] for step in ordered)).collapsed()
+    if not outer.sizes:
+        outer = outer.padded(1)
+    # Some of the innermost loop's runs make a row.
+    last = outer.sizes[-1]
+    fitting = max(1, longest // run.sizes[0])
+    runs = max(n for n in range(1, min(last, fitting) + 1) if last % n == 0)
+    row = View(
+        (runs, *run.sizes),
+        tuple((a[-1], *b) for a, b in zip(outer.strides, run.strides, strict=True)),
+    )
+    outer = View(
+        (*outer.sizes[:-1], last // runs),
+        tuple((*step[:-1], step[-1] * runs) for step in outer.strides),
+    )
     return outer.padded(ROW_LOOPS), row
 
 
@@ -101,32 +139,43 @@ def plan_sum(context: Context, step: Step, op: Add | Mul | Div) -> None:
     outer, row = row_view(context, op, values, placement)
     sums = sums_type(op)
     channels = out.shape[placement.order[-1]] if out.rank else 1
+    dense = not row.sizes
+    if dense:
+        walk, channels, length = _dense_rows(context, op, out.size, channels, is_flat(op))
+    else:
+        runs, run = row.sizes
+        length = runs * run
+        fields: dict[str, int | Sequence[int]] = {
+            "size": outer.sizes,
+            "a": outer.strides[0],
+            "b": outer.strides[1],
+            "runs": runs,
+            "a_run": row.strides[0][0],
+            "b_run": row.strides[1][0],
+            "run": run,
+            "a_step": row.strides[0][1],
+            "b_step": row.strides[1][1],
+        }
+        walk = step.shape("pair_shape", "shape", **fields)
     epilogue = plan_epilogue(context, step, op, channels)
     types = [
         "float" if real and context.graph.is_constant(value) else context.ctype(value)
         for value in values
     ]
-    fields: dict[str, int | Sequence[int]] = {
-        "size": outer.sizes,
-        "a": outer.strides[0],
-        "b": outer.strides[1],
-        "row": row.sizes[0],
-        "a_step": row.strides[0][0],
-        "b_step": row.strides[1][0],
-    }
-    described = step.shape("pair_shape", "shape", **fields)
-    step.scratch(sums, "sums", row.sizes[0])
+    step.scratch(sums, "sums", length)
     stem = op.kind.lower()
     quotient = [kernel("floor_ratio", shared=True)] if isinstance(op, Div) else []
     item = kernel(
         stem,
         types,
         requires=[epilogue, *quotient],
-        suffix="_" + epilogue.function,
+        suffix=("_dense_" if dense else "_") + epilogue.function,
         a=types[0],
         b=types[1],
         y=context.ctype(op.output),
         sums=sums,
+        dense=dense,
+        flat=is_flat(op),
         epilogue=epilogue.function,
         constants=constants_type(epilogue),
     )
@@ -139,8 +188,33 @@ def plan_sum(context: Context, step: Step, op: Add | Mul | Div) -> None:
     elif isinstance(op, Div) and not real:
         extra = f"{op.fraction_bits}, "
     step.calls.append(
-        f"{step.use(item)}({described}, {names[0]}, {names[1]}, {extra}&epilogue, {y}, sums);"
+        f"{step.use(item)}({walk}, {names[0]}, {names[1]}, {extra}&epilogue, {y}, sums);"
     )
+
+
+def _dense_rows(
+    context: Context, op: SumOp, size: int, channels: int, alike: bool
+) -> tuple[str, int, int]:
+    """How elements that lie side by side are cut into rows of whole pixels.
+
+    Args:
+        context: the graph and decisions.
+        op: what is planned.
+        size: all elements.
+        channels: of a pixel.
+        alike: all channels are, so that every element may count as a pixel.
+
+    Returns:
+        (the kernel's arguments: pixels, channels and pixels in a row; channels; sums in a row).
+    """
+    pixels = size // channels
+    if alike:
+        pixels, channels = size, 1
+    else:
+        together = repeats(context, op, pixels, channels)
+        pixels, channels = pixels // together, channels * together
+    row = max(1, min(pixels, longest_row(context) // channels))
+    return f"{pixels}, {channels}, {row}", channels, row * channels
 
 
 def plan_affine(context: Context, step: Step, op: Affine) -> None:
@@ -156,13 +230,15 @@ def plan_affine(context: Context, step: Step, op: Affine) -> None:
         data = real_constant(context, op.inputs[1])
     else:
         data = context.graph.constants[op.inputs[1]]
+    walk, channels, length = _dense_rows(context, op, kind.size, channels, False)
+    data = np.tile(data.reshape(-1), channels // data.size)
     scale = step.table("factors", sums, data, Role.WEIGHTS)
     shift = ""
     if op.epilogue is None and len(op.inputs) > 2:
         name = step.table("offsets", "float", real_constant(context, op.inputs[2]), Role.EPILOGUE)
         shift = f", {name}"
     epilogue = plan_epilogue(context, step, op, channels)
-    step.scratch(sums, "sums", channels)
+    step.scratch(sums, "sums", length)
     item = kernel(
         "affine",
         [context.ctype(op.inputs[0])],
@@ -175,10 +251,7 @@ def plan_affine(context: Context, step: Step, op: Affine) -> None:
         epilogue=epilogue.function,
         constants=constants_type(epilogue),
     )
-    step.calls.append(
-        f"{step.use(item)}({kind.size // channels}, {channels}, {x}, {scale}{shift}, &epilogue, "
-        f"{y}, sums);"
-    )
+    step.calls.append(f"{step.use(item)}({walk}, {x}, {scale}{shift}, &epilogue, {y}, sums);")
 
 
 def plan_rescale(context: Context, step: Step, op: Rescale) -> None:
@@ -190,8 +263,9 @@ def plan_rescale(context: Context, step: Step, op: Rescale) -> None:
     step.in_place += [op.inputs[0]] if _overwritable(context, op.inputs[0], op.output) else []
     channels = kind.shape[op.channel_axis(kind.rank)] if kind.rank else 1
     sums = sums_type(op)
+    walk, channels, length = _dense_rows(context, op, kind.size, channels, is_flat(op))
     epilogue = plan_epilogue(context, step, op, channels)
-    step.scratch(sums, "sums", channels)
+    step.scratch(sums, "sums", length)
     item = kernel(
         "rescale",
         [context.ctype(op.inputs[0])],
@@ -200,12 +274,11 @@ def plan_rescale(context: Context, step: Step, op: Rescale) -> None:
         x=context.ctype(op.inputs[0]),
         y=context.ctype(op.output),
         sums=sums,
+        flat=is_flat(op),
         epilogue=epilogue.function,
         constants=constants_type(epilogue),
     )
-    step.calls.append(
-        f"{step.use(item)}({kind.size // channels}, {channels}, {x}, &epilogue, {y}, sums);"
-    )
+    step.calls.append(f"{step.use(item)}({walk}, {x}, &epilogue, {y}, sums);")
 
 
 def boundary_shape(context: Context, step: Step, op: Op, per_channel: bool) -> str:

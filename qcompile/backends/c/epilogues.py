@@ -69,8 +69,8 @@ def _vectors(epilogue: Requantize) -> Sequence[tuple[int, ...]]:
 
 
 def each_channel(values: Sequence[int], channels: int) -> Array:
-    """One value a channel."""
-    return np.array(list(values) * channels if len(values) == 1 else list(values), dtype=object)
+    """One value a channel; rows of several pixels repeat them."""
+    return np.array(list(values) * (channels // len(values)), dtype=object)
 
 
 def _requantize(

@@ -13,17 +13,23 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from qcompile.backends.c.levels import Level
 from qcompile.backends.c.program import Kernel, Step, Variant
+from qcompile.backends.c.requantize_x86 import level_epilogue
+from qcompile.graph import Op
+from qcompile.ops import SumOp
 
-RECOMPILED = (Level.AVX2,)
-"""Where wider vectors pay: AVX-512 brings little more to them and longer compile times, and NEON is
-what compilers use on aarch64 anyway."""
+RECOMPILED = (Level.VNNI512, Level.AVX2)
+"""Where wider vectors pay; NEON is what compilers use on aarch64 anyway. Operators without sums
+would not be faster with AVX-512 than with AVX2."""
 
 
 def add_recompiled(step: Step, levels: Iterable[Level]) -> None:
     """Adds variants to an integer step for those of `levels` that it has no variant for."""
-    wanted = [level for level in levels if level in RECOMPILED]
+    chosen = RECOMPILED if isinstance(step.op, SumOp) else (Level.AVX2,)
+    wanted = [level for level in levels if level in chosen]
     if not step.variants and wanted and step.kernels:
         portable = step.variant(None)
         portable.calls, step.calls = step.calls, []
@@ -34,13 +40,14 @@ def add_recompiled(step: Step, levels: Iterable[Level]) -> None:
     portables = [variant for variant in step.variants if variant.level is None]
     for level in wanted:
         if level not in known and portables:
-            step.variants.append(recompiled(portables[0], level))
+            step.variants.append(recompiled(portables[0], level, step.op))
 
 
-def recompiled(portable: Variant, level: Level) -> Variant:
-    """`portable` with its kernels compiled for `level`."""
+def recompiled(portable: Variant, level: Level, op: Op) -> Variant:
+    """`portable` with its kernels compiled for `level`; the epilogue of `op` is that of SIMD
+    kernels."""
     names: dict[str, str] = {}
-    kernels = [_compiled_for(item, level, names) for item in portable.kernels]
+    kernels = [_compiled_for(item, level, op, names) for item in portable.kernels]
     return Variant(
         level,
         portable.note,
@@ -52,11 +59,16 @@ def recompiled(portable: Variant, level: Level) -> Variant:
     )
 
 
-def _compiled_for(item: Kernel, level: Level, names: dict[str, str]) -> Kernel:
+def _compiled_for(item: Kernel, level: Level, op: Op, names: dict[str, str]) -> Kernel:
     """`item` and what it calls, for `level`; notes the old and new names."""
     if item.shared:
         return item
-    requires = tuple(_compiled_for(required, level, names) for required in item.requires)
+    if item.template == "requantize" and isinstance(op, SumOp) and op.accumulator is not None:
+        sums = op.accumulator.range
+        result = level_epilogue(item, level, op, (np.array([sums.low]), np.array([sums.high])))
+        names[item.function] = result.function
+        return result
+    requires = tuple(_compiled_for(required, level, op, names) for required in item.requires)
     settings = tuple(
         (key, _renamed(value, names) if isinstance(value, str) else value)
         for key, value in item.settings

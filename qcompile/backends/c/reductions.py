@@ -24,6 +24,7 @@ from qcompile.ops import (
 )
 from qcompile.passes.choose_kernels import sums_type
 from qcompile.passes.place_tensors import Placement, channels_last, split_axes
+from qcompile.types import Shape
 
 UINT64_BITS = 64
 
@@ -72,11 +73,24 @@ def plan_average_pool(context: Context, step: Step, op: AveragePool) -> None:
             factors = np.asarray([common // divisor for divisor in divisors])
         tables.append(step.table(name, sums, factors, Role.TABLE, "by output position"))
     epilogue = plan_epilogue(context, step, op, out[1])
-    step.scratch(sums, "sums", out[1])
     item = _sum_kernel(context, op, context.stem("average_pool"), epilogue)
+    buffers = _row_buffers(step, item, sums, shape, out)
     step.calls.append(
-        f"{step.use(item)}({described}, {x}, {', '.join(tables)}, &epilogue, {y}, sums);"
+        f"{step.use(item)}({described}, {x}, {', '.join(tables)}, &epilogue, {y}, {buffers});"
     )
+
+
+def _row_buffers(step: Step, item: Kernel, sums: str, shape: Shape, out: Shape) -> str:
+    """Scratch memory for the sums of a row, and of a row of the input for kernels of whole images.
+
+    Returns:
+        The arguments.
+    """
+    if item.template.endswith("_rows"):
+        return step.scratch(sums, "sums", out[1])
+    step.scratch(sums, "sums", out[1] * image_size(out)[1])
+    step.scratch(sums, "line", shape[1] * image_size(shape)[1])
+    return "sums, line"
 
 
 def plan_reduce_mean(context: Context, step: Step, op: ReduceMean) -> None:
@@ -143,10 +157,10 @@ def plan_linear_resize(context: Context, step: Step, op: LinearResize) -> None:
             weights = np.asarray(taps.integer_weights())
         tables.append(step.table(f"{name}_weights", sums, weights, Role.TABLE, "and their weights"))
     epilogue = plan_epilogue(context, step, op, out[1])
-    step.scratch(sums, "sums", out[1])
     item = _sum_kernel(context, op, context.stem("linear_resize"), epilogue)
+    buffers = _row_buffers(step, item, sums, shape, out)
     step.calls.append(
-        f"{step.use(item)}({described}, {x}, {', '.join(tables)}, &epilogue, {y}, sums);"
+        f"{step.use(item)}({described}, {x}, {', '.join(tables)}, &epilogue, {y}, {buffers});"
     )
 
 

@@ -1,4 +1,4 @@
-"""The epilogue of SIMD kernels on x86: in vectors by hand where it has the common form."""
+"""The epilogue of SIMD kernels on x86: in vectors by hand where its products have 32 bits."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def level_epilogue(epilogue: Kernel, level: Level, op: SumOp, sums: tuple[Array,
         sums: (lowest, highest) sum of each channel.
 
     Returns:
-        `requantize_x86` for one shift, 32-bit products and outputs of a byte; else the portable
-        text compiled for the level.
+        `requantize_x86` for 32-bit products and codes of 8 or 16 bits; else the portable text
+        compiled for the level.
     """
     plain = epilogue.at(level)
     settings = dict(epilogue.settings)
@@ -33,32 +33,26 @@ def level_epilogue(epilogue: Kernel, level: Level, op: SumOp, sums: tuple[Array,
         or epilogue.template != "requantize"
         or settings["sums"] != "int32_t"
         or settings["product"] != "int32_t"
-        or settings["y"] not in ("uint8_t", "int8_t")
-        or not settings["one_shift"]
+        or settings["y"] not in ("uint8_t", "int8_t", "uint16_t", "int16_t")
         or not isinstance(op.epilogue, Requantize)
     ):
         return plain
-    clip = not _products_fit(op.epilogue, sums)
-    # Less than eight channels that remain are left to the portable text.
-    tail = len(sums[0]) % 8 != 0
+    # Pivots are compared with limited sums.
+    clip = bool(settings["negative"]) or not _products_fit(op.epilogue, sums)
     function = epilogue.function.replace("requantize", "requantize_x86", 1)
-    chosen = ("flat", "y", "constants", "one_clamp", "negative")
+    chosen = ("flat", "y", "constants", "one_shift", "one_clamp", "negative")
+    # Only rows of any length end in parts of a vector.
+    rest = plain.function if settings["flat"] else ""
     return Kernel(
         "requantize_x86",
-        function + ("" if clip else "_unclipped") + ("_tail" if tail else ""),
-        (
-            *((name, settings[name]) for name in chosen),
-            ("clip", clip),
-            ("rest", plain.function if tail else ""),
-        ),
-        (*epilogue.requires, *([plain] if tail else [])),
+        function + ("" if clip else "_unclipped"),
+        (*((name, settings[name]) for name in chosen), ("clip", clip), ("rest", rest)),
+        (*epilogue.requires, plain) if rest else epilogue.requires,
     ).at(level)
 
 
 def _products_fit(epilogue: Requantize, sums: tuple[Array, Array]) -> bool:
     """Sums that are not limited first give 32-bit products nevertheless."""
-    if epilogue.negative is not None:
-        return False
     products = [
         limit.astype(object) * np.array(epilogue.multipliers, object)
         + offset * np.array(epilogue.biases, object)

@@ -1,0 +1,158 @@
+"""Layers without products of weights at every level: rows of several pixels, tails and extremes."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qcompile.backends.c.backend import CBackend
+from qcompile.graph import Graph, Op, Stage
+from qcompile.ops import Add, Affine, AveragePool, LinearResize, Mul, Rescale, SumOp
+from qcompile.sim.executor import Executor
+from qcompile.types import Array, IntType, TensorType
+from tests.backends.compile_c import build, call
+from tests.op_cases.build import Style, activation, codes, sum_case
+from tests.op_cases.case import OpCase
+from tests.op_cases.linear_resize import align_corners, half_pixel
+
+CHANNELS = (1, 2, 3, 5, 7, 8, 9, 12, 16, 20, 24, 31, 40)
+STYLES = (
+    Style.TENSOR,
+    Style.CHANNEL,
+    Style.NEGATIVE,
+    Style.NEGATIVE_CHANNEL,
+    Style.CLAMPS,
+    Style.CLAMPS_CHANNEL,
+    Style.CLAMPS_NEGATIVE,
+    Style.WIDE,
+)
+OUTPUTS = (IntType(6, signed=False), IntType(8), IntType(16), IntType(16, signed=False), IntType(7))
+INPUTS = (IntType(8), IntType(6, signed=False), IntType(4))
+LEVELS = {
+    "best": (),
+    "VNNI": ("-DQCOMPILE_LEVEL_MAX=2",),
+    "AVX2": ("-DQCOMPILE_LEVEL_MAX=1",),
+    "portable": ("-DQCOMPILE_PORTABLE",),
+}
+KINDS = ("add", "add_broadcast", "mul", "affine", "rescale", "resize", "average", "extremes")
+
+
+def operator(
+    rng: np.random.Generator, kind: str, index: int, channels: int
+) -> tuple[SumOp, dict[str, TensorType], dict[str, Array]]:
+    """An operator with its input types and constants."""
+    size = (1, channels, int(rng.integers(1, 9)), int(rng.integers(1, 40)))
+    a, b = INPUTS[index % 3], INPUTS[(index // 3) % 3]
+    x = {"x": activation(a, *size)}
+    if kind in ("add", "extremes"):
+        types = {"a": activation(a, *size), "b": activation(b, *size)}
+        weights = (int(rng.integers(1, 4000)), int(rng.integers(-4000, 4000)))
+        return Add(name="op", inputs=("a", "b"), outputs=("y",), weights=weights), types, {}
+    if kind == "add_broadcast":
+        other = ((1, channels, 1, 1), (1, 1, *size[2:]), (1, channels, size[2], 1))[index % 3]
+        types = {"a": activation(a, *size), "b": activation(b, *other)}
+        return Add(name="op", inputs=("a", "b"), outputs=("y",), weights=(5, -300)), types, {}
+    if kind == "mul":
+        types = {"a": activation(a, *size), "b": activation(b, 1, channels, 1, 1)}
+        return Mul(name="op", inputs=("a", "b"), outputs=("y",)), types, {}
+    if kind == "affine":
+        scale = TensorType((channels,), IntType(12))
+        op = Affine(name="op", inputs=("x", "scale"), outputs=("y",))
+        return op, {**x, "scale": scale}, {"scale": codes(rng, scale)}
+    if kind == "rescale":
+        return Rescale(name="op", inputs=("x",), outputs=("y",)), x, {}
+    if kind == "resize":
+        make = (half_pixel, align_corners)[index % 2]
+        taps = tuple(make(count, int(rng.integers(1, 2 * count + 2))) for count in size[2:])
+        return LinearResize(name="op", inputs=("x",), outputs=("y",), taps=taps), x, {}
+    window = tuple(min(3, count) for count in size[2:])
+    pool = AveragePool(
+        name="op",
+        inputs=("x",),
+        outputs=("y",),
+        kernel=window,
+        strides=(1 + index % 2, 1 + index % 3),
+        pads_begin=tuple(count // 2 for count in window),
+        pads_end=(0, 0),
+        dilations=(1, 1),
+        ceil_mode=False,
+        count_include_pad=bool(index % 2),
+    )
+    return pool, x, {}
+
+
+def cases_of_kind(kind: str) -> Iterator[OpCase]:
+    rng = np.random.default_rng(KINDS.index(kind))
+    for index, channels in enumerate(CHANNELS):
+        op, types, constants = operator(rng, kind, index, channels)
+        fill = ("low", "high")[index % 2] if kind == "extremes" else "random"
+        style = STYLES[index % len(STYLES)]
+        output = OUTPUTS[index % len(OUTPUTS)]
+        yield sum_case(rng, f"{kind}_{channels}", op, types, constants, style, fill, output)
+
+
+def joined(name: str, cases: Sequence[OpCase]) -> OpCase:
+    """All operators side by side in one graph, which is compiled much faster than many."""
+    inputs: list[str] = []
+    outputs: list[str] = []
+    ops: list[Op] = []
+    types: dict[str, TensorType] = {}
+    constants: dict[str, Array] = {}
+    feeds: dict[str, Array] = {}
+    for index, case in enumerate(cases):
+        graph = case.graph
+
+        def renamed(value: str, index: int = index) -> str:
+            return f"{value}{index}"
+
+        inputs += map(renamed, graph.inputs)
+        outputs += map(renamed, graph.outputs)
+        types |= {renamed(value): kind for value, kind in graph.types.items()}
+        constants |= {renamed(value): data for value, data in graph.constants.items()}
+        feeds |= {renamed(value): data for value, data in case.feeds.items()}
+        ops += [
+            dataclasses.replace(
+                op,
+                name=renamed(op.name),
+                inputs=tuple(map(renamed, op.inputs)),
+                outputs=tuple(map(renamed, op.outputs)),
+            )
+            for op in graph.ops
+        ]
+    graph = Graph(name, Stage.INTEGER, tuple(inputs), tuple(outputs), tuple(ops), types, constants)
+    return OpCase(name, graph, feeds)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_equals_the_simulator(level: str, tmp_path: Path) -> None:
+    if level in ("VNNI", "AVX2") and platform.machine() != "x86_64":
+        pytest.skip("levels of x86")
+    cases = [joined(kind, list(cases_of_kind(kind))) for kind in KINDS]
+    programs = [CBackend(entry=case.name).emit(case.graph) for case in cases]
+    library = build(programs, tmp_path, flags=("-O2", *LEVELS[level]))
+    for case, program in zip(cases, programs, strict=True):
+        expected = Executor(case.graph).run(case.feeds)
+        actual = call(library, program, case.feeds)
+        for value in case.graph.outputs:
+            message = f"{level}: {case.name} {value}"
+            np.testing.assert_array_equal(actual[value], expected[value], err_msg=message)
+
+
+def test_short_channels_are_repeated_to_fill_vectors() -> None:
+    rng = np.random.default_rng(0)
+    types = {"x": activation(IntType(8), 1, 3, 4, 4), "scale": TensorType((3,), IntType(8))}
+    op = Affine(name="op", inputs=("x", "scale"), outputs=("y",))
+    data = {"scale": codes(rng, types["scale"])}
+    case = sum_case(rng, "affine", op, types, data, Style.CHANNEL, output=IntType(8))
+    for levels, count in (((), 3), (CBackend().levels, 48)):
+        program = CBackend(levels=levels).emit(case.graph)
+        (step,) = program.layout.steps
+        (factors,) = [table for table in step.tables if table.name.endswith("factors")]
+        np.testing.assert_array_equal(factors.values, np.tile(data["scale"], count // 3))
