@@ -44,6 +44,8 @@ logger = logging.getLogger("qcompile")
 EXIT_INTERRUPTED = 130
 COMMANDS = {
     "finetune": "qcompile.commands.finetune",
+    "importance": "qcompile.commands.importance",
+    "prune": "qcompile.commands.prune",
     "sweep": "qcompile.commands.sweep",
 }
 """First argument -> the module whose command of that name runs in place of the main one."""
