@@ -95,7 +95,8 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Further commands: 'qcompile sweep --help' prunes at several ratios, 'qcompile finetune "
-    "--help' trains. Exit codes: 0 done, 2 bad input, usage or unsupported operator, 3 "
+    "--help' trains, 'qcompile prune --help' prunes and trains in turns, 'qcompile importance "
+    "--help' scores filters. Exit codes: 0 done, 2 bad input, usage or unsupported operator, 3 "
     "verification found a difference, 4 a gate was not met.",
 )
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
