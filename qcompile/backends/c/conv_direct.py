@@ -305,7 +305,7 @@ def _phases(layer: DirectLayer) -> list[str]:
 
 def stream_kernel(table: PackedTable, level: Level) -> tuple[Kernel, str, str]:
     """The kernel that expands weights; declaration and names of its first arguments."""
-    suffix = "_neon" if level.value.family is Family.NEON else ""
+    neon = level.value.family is Family.NEON
     match table.packed.packing:
         case Packing.BASE3:
             return kernel("stream_base3").at(level), "const uint8_t *packed", "packed"
@@ -313,8 +313,9 @@ def stream_kernel(table: PackedTable, level: Level) -> tuple[Kernel, str, str]:
             assert table.levels is not None
             ctype = table.levels[1]
             named = kernel("stream_table", [ctype], level_type=ctype)
-            stream = dataclasses.replace(named, template=f"stream_table{suffix}").at(level)
+            template = "stream_table_neon" if neon else "stream_table"
+            stream = dataclasses.replace(named, template=template).at(level)
             declared = f"const uint32_t *packed, int32_t bits, const {ctype} *levels"
             return stream, declared, "packed, bits, levels"
-    stream = Kernel(f"stream_bits{suffix}", "stream_bits").at(level)
+    stream = Kernel("stream_bits_neon" if neon else "stream_bits", "stream_bits").at(level)
     return stream, "const uint32_t *packed, int32_t bits", "packed, bits"
