@@ -73,7 +73,7 @@ class Network:
         reach = op.reach(kinds, [self.constants.get(value) for value in op.inputs])
         spread = max(1, int(np.sqrt(reach.magnitude)))
         each = channels if self.rng.random() < 0.7 else 1
-        rows = self.rng.integers(-spread, spread + 1, (2, each))
+        rows = self.rng.integers(-spread, spread + 1, (5 if epilogue == "many" else 2, each))
         rows.sort(axis=0)
         rows = rows.clip(reach.low, reach.high + 1)
         if self.rng.random() < 0.3:  # channels that never change
@@ -83,8 +83,10 @@ class Network:
             rows[0] = reach.low
         rows = rows[:1] if epilogue == "sign" else rows
         limits = Thresholds(tuple(tuple(map(int, row)) for row in rows), low, step)
-        holding = IntType.holding(reach)
-        return self.add(dataclasses.replace(op, epilogue=limits, accumulator=holding))
+        if epilogue == "many":
+            limits = dataclasses.replace(limits, low=-2)
+        done = dataclasses.replace(op, epilogue=limits, accumulator=IntType.holding(reach))
+        return self.add(done, IntType(4) if epilogue == "many" else TERNARY)
 
     def ternary(self, shape: Sequence[int], share: float) -> Array:
         """Weights with this share of zeros; of several filters one has none and one only zeros."""
@@ -294,6 +296,22 @@ def test_binary_weights_and_weights_of_five_in_a_byte(flags: str, tmp_path: Path
     net.conv(3, book=CodebookKind.BINARY, epilogue="unit")
     net.conv(3, kernel=(1, 1), epilogue="sign")
     check(net.finish(), tmp_path, [flags], 4, TernaryPacking.FIVE_PER_BYTE)
+
+
+@pytest.mark.parametrize("flags", LEVELS)
+def test_heads_count_the_bits_of_planes(flags: str, tmp_path: Path) -> None:
+    """One filter and several, of one plane and of two, wider than a block of columns."""
+    net = Network(9, (1, 1, 19, 267), 4, "ternary")
+    both = net.conv(13, epilogue="ternary")
+    net.conv(1, kernel=(1, 1), epilogue="many", share=0.0)
+    net.last = both
+    net.conv(5, kernel=(1, 1), epilogue="many")
+    net.last = both
+    net.conv(9, epilogue="sign")
+    net.conv(3, kernel=(1, 1), epilogue="many")
+    graph = net.finish()
+    assert str(CBackend().emit(graph).artifacts.files["model.c"]).count("bit planes, counted") >= 3
+    check(graph, tmp_path, [flags], 2)
 
 
 @pytest.mark.parametrize("flags", LEVELS)

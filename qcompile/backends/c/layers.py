@@ -13,6 +13,7 @@ from qcompile.backends.c.conv_single import plan_single
 from qcompile.backends.c.conv_winograd import plan_winograd
 from qcompile.backends.c.direct_layer import Part, conv_layer, conv_transpose_layer, matmul_layer
 from qcompile.backends.c.epilogues import constants_type, plan_epilogue
+from qcompile.backends.c.head_planes import counts_planes, plan_head_planes
 from qcompile.backends.c.names import type_size
 from qcompile.backends.c.program import Kernel, Role, Step, kernel
 from qcompile.backends.c.weights import (
@@ -67,6 +68,9 @@ def dot_kernel(choice: KernelChoice) -> Kernel:
 
 def plan_conv(context: Context, step: Step, op: Conv) -> None:
     """Convolution: as dot products of gathered patches, or channel by channel."""
+    if counts_planes(context, op):
+        plan_head_planes(context, step, op)
+        return
     shape, out = context.type(op.inputs[0]).shape, context.type(op.output).shape
     codes = image_weights(context.graph.constants[op.inputs[1]])
     choice = context.choices[op.name]

@@ -40,7 +40,7 @@ def plan_unpacking(
     """Pointer `name` to the codes of `value`, channels last, unpacked before the step."""
     source = read_planes(step, f"{name}_planes", value)
     step.scratch(ctype, name, int(np.prod(shape)))
-    described = _describe(step, f"{name}_image", shape, layout)
+    described = describe_planes(step, f"{name}_image", shape, layout)
     step.before += _at_levels(
         step, levels, "unpack_planes", ctype, shape, f"({described}, {source}, {name});"
     )
@@ -59,7 +59,7 @@ def plan_packing(
     """Pointer `name` to codes, channels last, that become the planes of `value` after the step."""
     target = write_planes(step, f"{name}_planes", value)
     step.scratch(ctype, name, int(np.prod(shape)))
-    described = _describe(step, f"{name}_image", shape, layout)
+    described = describe_planes(step, f"{name}_image", shape, layout)
     step.after += _at_levels(
         step, levels, "pack_planes", ctype, shape, f"({described}, {name}, {target});"
     )
@@ -88,7 +88,8 @@ def _at_levels(
     ]
 
 
-def _describe(step: Step, name: str, shape: Shape, layout: BitPlanes) -> str:
+def describe_planes(step: Step, name: str, shape: Shape, layout: BitPlanes) -> str:
+    """Adds the descriptor of an image in planes; returns the expression that passes it."""
     low, rise = LOW_AND_RISE[layout.codes]
     return step.shape(
         "planes_image",

@@ -51,7 +51,7 @@ def _float(template: str) -> Row:
 
 
 PLANNERS: Mapping[type[Op], Row] = {
-    ops.Conv: _image(layers.plan_conv, "conv", "conv_depthwise", "conv_joined"),
+    ops.Conv: _image(layers.plan_conv, "head_planes", "conv", "conv_depthwise", "conv_joined"),
     ops.ConvTranspose: _image(layers.plan_conv_transpose, "conv_transpose"),
     ops.MatMul: _strided(layers.plan_matmul, "matmul"),
     ops.Affine: _strided(elementwise.plan_affine, "affine"),
