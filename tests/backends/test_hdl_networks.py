@@ -143,7 +143,7 @@ def test_random_networks(tmp_path: Path) -> None:
         folder = tmp_path / str(seed)
         folder.mkdir()
         made = example(seed, folder, benign=False)
-        options = dataclasses.replace(made.options, target=Target.SIM)
+        options = dataclasses.replace(made.options, target=Target.SIM, mcu=False)
         try:
             graph = compile_model(made.path, options).integer_graph
         except QCompileError:

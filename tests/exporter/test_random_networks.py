@@ -27,7 +27,7 @@ def check(seed: int, folder: Path) -> None:
     """One network in the three dialects, with pixels or INT4 weights in some."""
     found = example(seed, folder, seed % 3 == 0, 3 + seed % 5)
     for target in DIALECTS:
-        options = dataclasses.replace(found.options, target=target, verify=True)
+        options = dataclasses.replace(found.options, target=target, verify=True, mcu=False)
         if target.value == "qdq" and seed % 2:
             options = dataclasses.replace(options, onnx_weights="int4")
         if found.pixels and seed % 4 == 1:

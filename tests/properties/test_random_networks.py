@@ -191,7 +191,8 @@ def check_repeatable(seed: int, layers: int) -> None:
         loaded, _ = load_network(stored)
         assert network_bytes(loaded) == data
         compile_model(
-            found.path, dataclasses.replace(found.options, target=Target.SIM, verify=True)
+            found.path,
+            dataclasses.replace(found.options, target=Target.SIM, verify=True, mcu=False),
         )
 
 

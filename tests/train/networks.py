@@ -27,6 +27,7 @@ def options_for(found: Example) -> CompileOptions:
         target=Target.SIM,
         prune=0.0,
         prune_method="auto",
+        mcu=False,
         output_kind=OutputKind.AUTO,
         layers=(),
     )
