@@ -279,7 +279,7 @@ BUGS = {
 @pytest.mark.parametrize("name", BUGS)
 def test_a_bug_in_a_kernel_is_found_and_located(name: str) -> None:
     graph = unet()
-    program = CBackend("net").emit(graph)
+    program = CBackend("net", levels=()).emit(graph)
     pattern, wrong = BUGS[name]
     files = dict(program.artifacts.files)
     source, count = re.subn(pattern, wrong, str(files["net.c"]))
