@@ -359,7 +359,8 @@ def check_inputs(model: Path, options: CompileOptions) -> None:
         raise UsageError(f"{model}: no such file; give the path of an ONNX model")
     if model.is_dir():
         raise UsageError(f"{model}: is a folder; give the path of an ONNX model")
-    for name in DATA_PATHS:
+    # Last what another flag may have set: fine-tuning calibrates on its training data.
+    for name in sorted(DATA_PATHS, key=lambda known: known == "calib"):
         flag, text = f"--{name}", getattr(options, name)
         if text is not None and not any(
             Path(place).exists() for place in (text, text.rpartition(":")[0] or text)

@@ -140,6 +140,7 @@ def test_errors(toy: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[st
     fails([*toy, "--augment", "mirrors"], "'mirrors' is unknown", capsys)
     fails([*toy, "--epochs", "0"], "--epochs: 0 is too small", capsys)
     fails([*toy, "--lr", "nan"], "is no learning rate", capsys)
+    fails([*toy, "--data", "nowhere.npz"], "--data nowhere.npz: no such file", capsys)
     fails([*toy, "--val", "nowhere.npz"], "--val nowhere.npz: no such file", capsys)
     fails([*toy, *out, "--class-weights", "1,2,3"], "is not 2 numbers", capsys)
     if not torch.cuda.is_available():
