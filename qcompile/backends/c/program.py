@@ -198,11 +198,15 @@ class Step:
         return [*self.kernels, *(item for variant in self.variants for item in variant.kernels)]
 
     @property
+    def aligns_work(self) -> bool:
+        """Whether the region that the variants share begins at a cache line, for SIMD kernels."""
+        return any(variant.level is not None for variant in self.variants)
+
+    @property
     def work_bytes(self) -> int:
         """The region that the variants share, with room to align it; 0 without one."""
         needed = max((variant.scratch_bytes for variant in self.variants), default=0)
-        simd = any(variant.level is not None for variant in self.variants)
-        return needed + (WORK_ALIGNMENT - ARENA_ALIGNMENT if simd and needed else 0)
+        return needed + (WORK_ALIGNMENT - ARENA_ALIGNMENT if self.aligns_work and needed else 0)
 
     def use(self, item: Kernel) -> str:
         """Notes that the step calls `item`; returns the function's name."""
