@@ -69,6 +69,8 @@ KERNELS: Mapping[type[Op], Kernel] = {
     ops.Tanh: Kernel(pointwise.run_float, None),
     ops.Elu: Kernel(pointwise.run_float, None),
     ops.Softplus: Kernel(pointwise.run_float, None),
+    ops.TernaryTanh: Kernel(pointwise.run_float, None),
+    ops.Steps: Kernel(pointwise.run_float, None),
     ops.Exp: Kernel(pointwise.run_float, None),
     ops.Lookup: Kernel(lookup.run, lookup.run),
     ops.FakeQuantize: Kernel(fake_quantize.run_float, None),

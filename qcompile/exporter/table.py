@@ -42,6 +42,8 @@ EMITTERS: Mapping[type[Op], Emitter] = {
     ops.HardSwish: functions.same_name,
     ops.Silu: functions.silu,
     ops.Tanh: functions.same_name,
+    ops.TernaryTanh: functions.ternary_tanh,
+    ops.Steps: functions.steps,
     ops.Elu: functions.elu,
     ops.Softplus: functions.same_name,
     ops.Exp: functions.same_name,

@@ -42,8 +42,10 @@ from qcompile.ops.slice import Slice
 from qcompile.ops.softmax import Softmax
 from qcompile.ops.softplus import Softplus
 from qcompile.ops.sum_op import SumOp
+from qcompile.ops.steps import Steps
 from qcompile.ops.tanh import Tanh
 from qcompile.ops.threshold import Threshold
+from qcompile.ops.ternary_tanh import TernaryTanh
 from qcompile.ops.transpose import Transpose
 
 OPERATORS: tuple[type[Op], ...] = (
@@ -77,6 +79,8 @@ OPERATORS: tuple[type[Op], ...] = (
     Tanh,
     Elu,
     Softplus,
+    TernaryTanh,
+    Steps,
     Exp,
     Lookup,
     Quantize,
@@ -94,6 +98,8 @@ POINTWISE: tuple[type[Pointwise], ...] = (
     Tanh,
     Elu,
     Softplus,
+    TernaryTanh,
+    Steps,
     Exp,
 )
 
@@ -162,4 +168,6 @@ __all__ = [
     "Tanh",
     "Threshold",
     "Transpose",
+    "Steps",
 ]
+    "TernaryTanh",

@@ -19,7 +19,9 @@ from qcompile.ops import (
     Silu,
     Softmax,
     Softplus,
+    Steps,
     Tanh,
+    TernaryTanh,
 )
 
 Function = Callable[[Any, Tensor], Tensor]
@@ -50,6 +52,20 @@ def tanh(op: Tanh, x: Tensor) -> Tensor:
     return torch.tanh(x)
 
 
+def ternary_tanh(op: TernaryTanh, x: Tensor) -> Tensor:
+    """(tanh(2 beta x - beta) - tanh(-2 beta x - beta)) / 2."""
+    steep = 2 * op.beta * x
+    return (torch.tanh(steep - op.beta) - torch.tanh(-steep - op.beta)) / 2
+
+
+def steps(op: Steps, x: Tensor) -> Tensor:
+    """Constant between the limits: no gradient passes."""
+    place = torch.zeros_like(x, dtype=torch.int64)
+    for limit in op.limits:
+        place = place + (x >= limit) + (x > limit)
+    return torch.tensor(op.values, dtype=x.dtype, device=x.device)[place]
+
+
 def elu(op: Elu, x: Tensor) -> Tensor:
     """x for x >= 0, else alpha * (exp(x) - 1)."""
     return functional.elu(x, op.alpha)
@@ -76,6 +92,8 @@ FUNCTIONS: Mapping[type[Op], Function] = {
     HardSwish: hard_swish,
     Silu: silu,
     Tanh: tanh,
+    TernaryTanh: ternary_tanh,
+    Steps: steps,
     Elu: elu,
     Softplus: softplus,
     Exp: exp,

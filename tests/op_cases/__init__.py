@@ -43,7 +43,9 @@ from tests.op_cases import (
     softmax,
     softplus,
     tanh,
+    steps,
     threshold,
+    ternary_tanh,
     transpose,
 )
 from tests.op_cases.case import OpCase
@@ -81,6 +83,8 @@ CASES: Mapping[str, Cases] = {
     "tanh": tanh.cases,
     "elu": elu.cases,
     "softplus": softplus.cases,
+    "ternary_tanh": ternary_tanh.cases,
+    "steps": steps.cases,
     "exp": exp.cases,
     "lookup": lookup.cases,
     "quantize": quantize.cases,

@@ -436,6 +436,21 @@ def silu(rng: np.random.Generator) -> Case:
     return Case(ops.Silu(**named([x])), [x], x * onnx_run("Sigmoid", [x]))
 
 
+def ternary_tanh(rng: np.random.Generator) -> Case:
+    x = normal(rng, *ints(rng, 1, 5, 3))
+    beta = float(rng.uniform(1, 9))
+    right, left = (onnx_run("Tanh", [2 * beta * x + shift]) for shift in (-beta, beta))
+    op = ops.TernaryTanh(beta=beta, **named([x]))
+    return Case(op, [x], np.asarray((right + left) / 2, np.float32))
+
+
+def steps(rng: np.random.Generator) -> Case:
+    x = rng.integers(-4, 5, ints(rng, 1, 5, 3)).astype(np.float32) / 4
+    away = onnx_run("Abs", [x]) > np.float32(0.5)
+    op = ops.Steps(limits=(-0.5, 0.5), values=(-1, 0, 0, 0, 1), **named([x]))
+    return Case(op, [x], onnx_run("Sign", [x]) * away)
+
+
 MAKERS: dict[str, Callable[[np.random.Generator], Case]] = {
     function.__name__: function
     for function in (
@@ -463,6 +478,8 @@ MAKERS: dict[str, Callable[[np.random.Generator], Case]] = {
         depth_to_space,
         softmax,
         silu,
+        ternary_tanh,
+        steps,
     )
 } | {kind.__name__: pointwise(kind) for kind in UNARY}
 

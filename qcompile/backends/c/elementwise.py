@@ -25,7 +25,9 @@ from qcompile.ops import (
     Pointwise,
     Quantize,
     Rescale,
+    Steps,
     SumOp,
+    TernaryTanh,
     Threshold,
 )
 from qcompile.passes.choose_kernels import sums_type
@@ -374,6 +376,15 @@ def plan_pointwise(context: Context, step: Step, op: Pointwise) -> None:
         extra = f", {float_literal(op.alpha)}"
     elif isinstance(op, HardSigmoid):
         extra = f", {float_literal(op.alpha)}, {float_literal(op.beta)}"
+    elif isinstance(op, TernaryTanh):
+        extra = f", {float_literal(op.beta)}"
+    elif isinstance(op, Steps):
+        limits, values = (np.asarray(row, dtype=np.float32) for row in (op.limits, op.values))
+        tables = [
+            step.table(name, "float", row, Role.WEIGHTS)
+            for name, row in (("limits", limits), ("values", values))
+        ]
+        extra = f", {tables[0]}, {len(limits)}, {tables[1]}"
     stem = "".join(f"_{c.lower()}" if c.isupper() else c for c in op.kind).lstrip("_")
     item = kernel(stem, ["float"], needs_math=True)
     step.calls.append(f"{step.use(item)}({x}, {kind.size}{extra}, {y});")

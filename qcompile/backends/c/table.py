@@ -85,6 +85,8 @@ PLANNERS: Mapping[type[Op], Row] = {
     ops.Threshold: _strided(elementwise.plan_threshold, "threshold", rank=4),
     ops.Quantize: _strided(elementwise.plan_quantize, "quantize", rank=5),
     ops.Dequantize: _strided(elementwise.plan_dequantize, "dequantize", rank=4),
+    ops.TernaryTanh: _float("ternary_tanh"),
+    ops.Steps: _float("steps"),
 }
 """Every operator of `qcompile.ops`, once."""
 

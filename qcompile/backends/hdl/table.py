@@ -62,6 +62,8 @@ REFUSED: Mapping[type[Op], tuple[str, str]] = {
     ops.Silu: (_FUNCTION, "use --abits 12 or less"),
     ops.Tanh: (_FUNCTION, "use --abits 12 or less"),
     ops.Elu: (_FUNCTION, "use --abits 12 or less"),
+    ops.TernaryTanh: (_FUNCTION, "use --abits 12 or less, or --ternary-tanh hard"),
+    ops.Steps: (_FUNCTION, "use --abits 12 or less"),
     ops.Softplus: (_FUNCTION, "use --abits 12 or less"),
     ops.Exp: (_FUNCTION, "use --abits 12 or less"),
     ops.Quantize: ("takes floats inside the network", "use --abits below 32"),

@@ -6,7 +6,17 @@ import numpy as np
 from onnx import TensorProto
 
 from qcompile.exporter.scope import Scope
-from qcompile.ops import ArgMax, Elu, HardSigmoid, Pointwise, Silu, Softmax, Threshold
+from qcompile.ops import (
+    ArgMax,
+    Elu,
+    HardSigmoid,
+    Pointwise,
+    Silu,
+    Softmax,
+    Steps,
+    TernaryTanh,
+    Threshold,
+)
 
 
 def same_name(op: Pointwise, scope: Scope) -> str:
@@ -28,6 +38,33 @@ def hard_sigmoid(op: HardSigmoid, scope: Scope) -> str:
 def elu(op: Elu, scope: Scope) -> str:
     """Elu."""
     return scope.node("Elu", scope.real(), alpha=op.alpha)
+
+
+def ternary_tanh(op: TernaryTanh, scope: Scope) -> str:
+    """The sum of two shifted Tanh, halved."""
+    slope = scope.constant("slope", 2 * op.beta)
+    steep = scope.node("Mul", scope.real(), slope, part="steep")
+    parts = [
+        scope.node("Tanh", scope.node(kind, steep, shift, part=part), part=f"{part}-tanh")
+        for shift in (scope.constant("beta", op.beta),)
+        for kind, part in (("Sub", "right"), ("Add", "left"))
+    ]
+    total = scope.node("Add", *parts, part="sum")
+    return scope.node("Mul", total, scope.constant("half", 0.5))
+
+
+def steps(op: Steps, scope: Scope) -> str:
+    """Comparisons, each of which chooses between the value so far and the next."""
+    result = scope.constant("value", op.values[0])
+    for index, limit in enumerate(op.limits):
+        at = scope.constant(f"limit{index}", limit)
+        for kind, place in (("GreaterOrEqual", 2 * index + 1), ("Greater", 2 * index + 2)):
+            passed = scope.node(kind, scope.real(), at, part=f"passed{place}")
+            value = scope.constant(f"value{place}", op.values[place])
+            last = place == 2 * len(op.limits)
+            part = "" if last else f"step{place}"
+            result = scope.node("Where", passed, value, result, part=part)
+    return result
 
 
 def softmax(op: Softmax, scope: Scope) -> str:
