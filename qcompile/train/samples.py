@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,6 +82,57 @@ class Samples:
             labels.append(torch.from_numpy(rule(mask).astype(np.int64)).to(device))
             pieces.append(len(grid))
         return Samples(tuple(images), tuple(labels), shapes, specs, tuple(pieces))
+
+    @staticmethod
+    def from_arrays(
+        images: Array, labels: Array, name: str = "image", spec: InputSpec | None = None
+    ) -> Samples:
+        """Images that all have the size of a network with one input [1, C, H, W].
+
+        Args:
+            images: uint8 [N, H, W] or [N, H, W, C].
+            labels: class indices [N, H, W].
+            name: of the input.
+            spec: what pixels mean; 0..1 if nothing is said.
+
+        Raises:
+            DataError: images and labels do not belong together.
+        """
+        if images.ndim == 3:
+            images = images[..., None]
+        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[:3] != labels.shape:
+            raise DataError(
+                f"images of {images.dtype} {list(images.shape)} and labels {list(labels.shape)}: "
+                f"give uint8 [N, H, W, C] and class indices [N, H, W]"
+            )
+        shape = (1, images.shape[3], *images.shape[1:3])
+        return Samples(
+            tuple({name: _first(image, (1, *image.shape))} for image in images),
+            tuple(torch.from_numpy(label.astype(np.int64)) for label in labels),
+            {name: shape},
+            {name: spec or InputSpec()},
+            (1,) * len(images),
+        )
+
+    def subset(self, chosen: Sequence[int]) -> Samples:
+        """These images in this order; one may come several times, as in bootstrap samples."""
+        return dataclasses.replace(
+            self,
+            images=tuple(self.images[index] for index in chosen),
+            labels=tuple(self.labels[index] for index in chosen),
+            pieces=tuple(self.pieces[index] for index in chosen),
+        )
+
+    def in_order(self, size: int) -> Iterator[Batch]:
+        """Every image once, as it is; for images of the network's size.
+
+        Args:
+            size: of a batch; the last one may be smaller.
+        """
+        unused = torch.Generator()
+        for begin in range(0, len(self.images), size):
+            chosen = range(begin, min(begin + size, len(self.images)))
+            yield self._batch(chosen, Augment(frozenset()), unused)
 
     def batches(self, size: int, augment: Augment, generator: torch.Generator) -> Iterator[Batch]:
         """One epoch: every image as often as it has pieces, in random order.
