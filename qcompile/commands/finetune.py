@@ -67,6 +67,13 @@ FLAGS = [flag for flag in command.params if flag.name not in NOT_HERE]
     "--validate-every", type=int, default=1, show_default=True, help="Epochs between validations."
 )
 @click.option(
+    "--epoch-steps",
+    type=int,
+    default=0,
+    metavar="N",
+    help="End epochs after N steps, each on other images.  [all images]",
+)
+@click.option(
     "--augment",
     default="all",
     show_default=True,
@@ -132,6 +139,7 @@ def finetune(model: Path, val: str | None, output: Path | None, **given: Any) ->
         for name in (
             "epochs", "batch", "lr", "patience", "validate_every", "augment", "class_weights",
             "dice_weight", "boundary", "distill", "fixed_scales", "torch_device", "resume",
+            "epoch_steps",
         )
     }  # fmt: skip
     for flag in command.params:
@@ -157,6 +165,7 @@ def finetune(model: Path, val: str | None, output: Path | None, **given: Any) ->
         own["torch_device"],
         own["resume"],
         options.seed,
+        own["epoch_steps"],
     )
     folder = output or Path(f"{model.stem}-finetuned")
     check_output(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -108,10 +109,13 @@ class Training:
     def _train(self, number: int) -> float:
         module = self.network.module
         module.train()
-        steps = self.samples.steps(self.options.batch)
+        options = self.options
+        steps = self.samples.steps(options.batch)
+        if options.epoch_steps:
+            steps = min(steps, options.epoch_steps)
         total = 0.0
-        batches = self.samples.batches(self.options.batch, self.options.augment, self.generator)
-        for step, batch in enumerate(batches):
+        batches = self.samples.batches(options.batch, options.augment, self.generator)
+        for step, batch in enumerate(itertools.islice(batches, steps)):
             rate = rate_at((number - 1) * steps + step, steps, self.options.epochs)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["highest"] * rate

@@ -24,6 +24,7 @@ class TrainOptions:
         learning_rate: of Adam, after the first epoch; a cosine takes it down to a hundredth.
         patience: epochs without a better Dice after which training ends; 0: never early.
         validate_every: epochs from one validation to the next.
+        epoch_steps: steps in an epoch at most, each epoch on other images; 0: all images.
         augment: how images are varied.
         loss: what is made small; its class weights follow from `class_weights`.
         class_weights: one for each class, 'balanced' (by the root of their share), or ''.
@@ -45,6 +46,7 @@ class TrainOptions:
     device: str = "auto"
     resume: bool = False
     seed: int = 0
+    epoch_steps: int = 0
 
     def __post_init__(self) -> None:
         for flag, value, least in (
@@ -52,6 +54,7 @@ class TrainOptions:
             ("--batch", self.batch, 1),
             ("--patience", self.patience, 0),
             ("--validate-every", self.validate_every, 1),
+            ("--epoch-steps", self.epoch_steps, 0),
         ):
             if value < least:
                 raise UsageError(f"{flag}: {value} is too small; use {least} or more")
@@ -77,6 +80,7 @@ class TrainOptions:
             "--fixed-scales": not self.learned_scales,
             "--seed": self.seed,
             "--epochs": self.epochs,
+            "--epoch-steps": self.epoch_steps,
         }
         loss = dataclasses.asdict(self.loss)
         return result | {f"loss {name}": value for name, value in loss.items() if name != "weights"}

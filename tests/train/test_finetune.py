@@ -14,6 +14,7 @@ from qcompile import compile_model
 from qcompile.cli import run
 from qcompile.config import resolve
 from qcompile.train import loop
+from qcompile.train.samples import Batch
 from tests.train.toy import SIZE, discs, write_data, write_model
 
 
@@ -117,6 +118,25 @@ def test_patience(toy: list[str], tmp_path: Path) -> None:
     assert found["best_epoch"] == 0
 
 
+def test_short_epochs(toy: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--epoch-steps`: so many steps, on other images in each epoch; longer ones are not made."""
+    step, labels = loop.Training._step, []
+
+    def seen(self: loop.Training, batch: Batch) -> float:
+        labels.append(batch.labels)
+        return step(self, batch)
+
+    monkeypatch.setattr(loop.Training, "_step", seen)
+    flags = ["--epochs", "2", "--batch", "4", "--augment", "none", "-o", str(tmp_path / "out")]
+    assert run([*toy, *flags, "--epoch-steps", "2"]) == 0
+    assert len(labels) == 4
+    first, second = torch.cat(labels[:2]), torch.cat(labels[2:])
+    assert not all((first == mask).all(dim=(1, 2)).any() for mask in second)
+    labels.clear()
+    assert run([*toy, *flags, "--epoch-steps", "9"]) == 0
+    assert len(labels) == 8
+
+
 def test_split(toy: list[str], tmp_path: Path) -> None:
     """Without validation data every fifth image is kept back."""
     images, masks = discs(10, 3)
@@ -139,6 +159,7 @@ def test_errors(toy: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[st
     fails([*toy[:2], *toy[4:]], "give images and labels to train on", capsys)
     fails([*toy, "--augment", "mirrors"], "'mirrors' is unknown", capsys)
     fails([*toy, "--epochs", "0"], "--epochs: 0 is too small", capsys)
+    fails([*toy, "--epoch-steps", "-1"], "--epoch-steps: -1 is too small", capsys)
     fails([*toy, "--lr", "nan"], "is no learning rate", capsys)
     fails([*toy, "--data", "nowhere.npz"], "--data nowhere.npz: no such file", capsys)
     fails([*toy, "--val", "nowhere.npz"], "--val nowhere.npz: no such file", capsys)
