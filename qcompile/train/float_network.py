@@ -119,7 +119,7 @@ def train_float(
     epochs: list[Epoch] = []
     best, best_state = 0, _copied(module)
     for number in range(1, options.epochs + 1):
-        mean = _epoch(module, samples, options, loss, optimizer, generator, number)
+        mean = train_epoch(module, samples, options, loss, optimizer, generator, number)
         last = number == options.epochs
         judged = validation is not None and (last or number % options.validate_every == 0)
         dice = mean_dice(module, validation, options.batch) if validation and judged else None
@@ -136,7 +136,7 @@ def train_float(
     return epochs
 
 
-def _epoch(
+def train_epoch(
     module: nn.Module,
     samples: Samples,
     options: TrainOptions,
@@ -145,7 +145,23 @@ def _epoch(
     generator: torch.Generator,
     number: int,
 ) -> float:
-    """One pass over the images; the mean loss."""
+    """One pass over the images.
+
+    Args:
+        module: from images [N, C, H, W] to logits [N, classes or 1, H, W].
+        samples: the training images.
+        options: of the run; epochs, batch, rate and augmentation count.
+        loss: what is made small.
+        optimizer: of the module's parameters.
+        generator: of everything that is drawn.
+        number: of the epoch, from 1.
+
+    Returns:
+        The mean loss.
+
+    Raises:
+        UsageError: it is no number any more.
+    """
     module.train()
     device = next(module.parameters()).device
     steps = samples.steps(options.batch)
