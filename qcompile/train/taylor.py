@@ -3,6 +3,7 @@
 With x the output of a filter before its activation (norms behind it are in it already), and dx the
 gradient, removing the filter changes what the gradient is of by about the sum of x * dx over all
 positions. This is exact where the network behind the filter is linear and the filter has no bias.
+Filters that go together, such as both terms of an Add, change it by the sum of theirs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qcompile.errors import UsageError
-from qcompile.graph import Graph, Rewriter
+from qcompile.graph import Graph, Op, Rewriter
 from qcompile.ops import (
     IDENTITY,
     ArgMax,
@@ -64,7 +65,7 @@ class TaylorScores:
 
         Raises:
             UnsupportedError: torch cannot compute some operator.
-            UsageError: the outputs have no gradient.
+            UsageError: the outputs have no gradient, or no filter can go.
         """
         if (options.of is TaylorOf.LOSS) != (losses is not None):
             raise UsageError("gradients of the loss need a loss, and no others do")
@@ -73,10 +74,13 @@ class TaylorScores:
         self.values = scored_values(graph) if losses is None else (losses[0],)
         self.device = device or torch.device("cpu")
         split, self.taps = before_activations(graph)
+        if not self.taps:
+            raise UsageError(f"'{graph.name}' has no filters that can go: all reach an output")
+        self.units = Units.of(graph, self.taps)
         self.module = GraphModule(split).to(self.device).requires_grad_(False)
         self.generator = torch.Generator().manual_seed(options.seed)
         self.images = 0
-        self.sums: dict[str, Tensor] = {}
+        self.sums = torch.zeros(self.units.count, dtype=torch.float64, device=self.device)
 
     def add(self, inputs: Mapping[str, Tensor], labels: Tensor | None = None) -> None:
         """One batch.
@@ -93,13 +97,12 @@ class TaylorScores:
                 name: data[part].to(self.device).requires_grad_() for name, data in inputs.items()
             }
             marked = None if labels is None else labels[part].to(self.device)
-            for name, products in self._products(images, marked).items():
-                summed = _of_image(self.options.mode, products).sum(dim=0)
-                self.sums[name] = self.sums[name] + summed if name in self.sums else summed
+            changes = self.units.joined(self._products(images, marked))
+            self.sums += _of_image(self.options.mode, changes).sum(dim=0)
         self.images += count
 
     def scores(self) -> dict[str, Array]:
-        """Operator -> float64 [C], the scores of its filters.
+        """Operator -> float64 [C], the scores of its filters; those that go together have the same.
 
         Raises:
             UsageError: there were no images, or a gradient is no number.
@@ -107,8 +110,9 @@ class TaylorScores:
         if not self.images:
             raise UsageError("Taylor scores need at least one image")
         result = {}
-        for name, summed in self.sums.items():
-            mean = (summed / self.images).abs()
+        means = (self.sums / self.images).abs()
+        for name, units in self.units.of_filter.items():
+            mean = means[units]
             if not torch.isfinite(mean).all():
                 raise UsageError(f"the gradients at operator '{name}' are no numbers")
             length = float(mean.norm())
@@ -118,7 +122,7 @@ class TaylorScores:
         return result
 
     def _products(self, inputs: Mapping[str, Tensor], labels: Tensor | None) -> dict[str, Tensor]:
-        """Operator -> [N, C], the sums of x * dx."""
+        """Operator -> float64 [N, C], the sums of x * dx."""
         wanted = tuple(dict.fromkeys((*self.values, *self.taps.values())))
         found = self.module(inputs, taps=wanted)
         outputs = [found[value] for value in self.values]
@@ -128,7 +132,7 @@ class TaylorScores:
         result = {}
         for name, data, gradient in zip(self.taps, taps, gradients, strict=True):
             product = torch.zeros_like(data) if gradient is None else data.detach() * gradient
-            result[name] = product.double().flatten(2).sum(dim=2) if data.ndim > 2 else product
+            result[name] = product.double().reshape(*data.shape[:2], -1).sum(dim=2)
         return result
 
     def _directions(self, outputs: Sequence[Tensor], labels: Tensor | None) -> list[Tensor]:
@@ -152,6 +156,57 @@ class TaylorScores:
         return [
             (data / lengths.reshape(-1, *[1] * (data.ndim - 1))).to(data.dtype) for data in found
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """Which filters go together: a unit is all filters of one class of channels.
+
+    Attributes:
+        of_filter: operator -> int64 [C], the unit of each of its filters.
+        counted: operators whose products count. A grouped convolution passes on what the filter in
+            front of it makes, whose product has the change already.
+        count: of units.
+    """
+
+    of_filter: Mapping[str, Tensor]
+    counted: frozenset[str]
+    count: int
+
+    @staticmethod
+    def of(graph: Graph, names: Iterable[str]) -> Units:
+        """
+        Args:
+            graph: a float graph.
+            names: the operators whose filters are scored.
+        """
+        class_of = {
+            channel: number
+            for number, item in enumerate(channel_classes(graph).removable)
+            for channel in item
+        }
+        numbers: dict[int | Channel, int] = {}
+        of_filter = {}
+        for name in names:
+            value = graph.by_name[name].output
+            channels = [(value, index) for index in range(graph.types[value].shape[1])]
+            # Filters that must stay are units of their own.
+            keys = [class_of.get(channel, channel) for channel in channels]
+            of_filter[name] = torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
+        counted = frozenset(name for name in of_filter if not _is_grouped(graph.by_name[name]))
+        return Units(of_filter, counted, len(numbers))
+
+    def joined(self, products: Mapping[str, Tensor]) -> Tensor:
+        """[N, units], from the products [N, C] of operators: what goes with each unit."""
+        first = next(iter(products.values()))
+        result = first.new_zeros(len(first), self.count)
+        for name in self.counted:
+            result.index_add_(1, self.of_filter[name].to(first.device), products[name])
+        return result
+
+
+def _is_grouped(op: Op) -> bool:
+    return isinstance(op, Conv | ConvTranspose) and op.groups > 1
 
 
 def _of_image(mode: TaylorMode, products: Tensor) -> Tensor:

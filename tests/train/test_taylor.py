@@ -10,15 +10,17 @@ import torch
 
 from qcompile.errors import UsageError
 from qcompile.graph import Graph
-from qcompile.ops import Activation, ArgMax, Concat, MaxPool, Sigmoid, Softmax
+from qcompile.ops import Activation, Add, ArgMax, Concat, MaxPool, Sigmoid, Softmax
+from qcompile.passes.channel_classes import channel_classes
 from qcompile.passes.prune_filters import PruneFilters
 from qcompile.passes.reader_errors import GivenScores
+from qcompile.passes.remove_channels import ALL_ZERO, remove_channels
 from qcompile.sim.executor import Executor
 from qcompile.train.taylor import TaylorScores, by_channel, scored_values, taylor_scores
 from qcompile.train.taylor_options import TaylorMode, TaylorOf, TaylorOptions
 from qcompile.types import Array
 from tests.passes.nets import Net
-from tests.train.planted import RELU, WINDOW, planted, weighted
+from tests.train.planted import RELU, SAME, WINDOW, planted, weighted
 
 SUM = TaylorOptions(TaylorOf.OUTPUT, TaylorMode.PLAIN, unit_gradients=False)
 """The gradient of the sum of all outputs, as it is."""
@@ -57,11 +59,10 @@ def outputs(graph: Graph, feeds: dict[str, torch.Tensor]) -> Array:
 
 
 def without(graph: Graph, name: str, channel: int) -> Graph:
-    """The graph with one filter removed by the compiler."""
-    scores = {(graph.by_name[name].output, channel): 0.0}
-    count = graph.output_type(graph.by_name[name]).shape[1]
-    scores |= {(name, index): 1.0 for index in range(count) if index != channel}
-    return PruneFilters(1 / count, GivenScores(scores)).run(graph)
+    """The graph without one channel of an operator, and all that goes with it."""
+    found = channel_classes(graph).removable
+    gone = next(item for item in found if (graph.by_name[name].output, channel) in item)
+    return remove_channels(graph, gone, ALL_ZERO)
 
 
 def run(graph: Graph, feeds: dict[str, torch.Tensor], options: TaylorOptions) -> dict[str, Array]:
@@ -97,6 +98,58 @@ def test_scores_are_the_exact_change_of_linear_networks() -> None:
         change = (before - outputs(without(graph, "first", channel), feeds)).sum((1, 2, 3))
         np.testing.assert_allclose(plain[channel], abs(change.mean()), 1e-4)
         np.testing.assert_allclose(squared[channel], (change**2).mean(), 1e-4)
+
+
+def tied_pair(opposed: bool) -> Graph:
+    """Two convolutions of three filters that are added up, the second of other or of opposed
+    weights, and one that reads the sum."""
+    net = Net(7, x=(1, 2, SIZE, SIZE))
+    left = net.rng.uniform(-1, 1, (3, 2, 1, 1))
+    right = net.rng.uniform(-1, 1, (3, 2, 1, 1))
+    right[1] = -left[1] if opposed else right[1]
+    weighted(net, "left", "x", left)
+    weighted(net, "right", "x", right)
+    net.add("sum", Add, "left", "right")
+    weighted(net, "last", "sum", net.rng.uniform(-1, 1, (2, 3, 2, 2)))
+    return net.graph("last")
+
+
+@pytest.mark.parametrize("mode", list(TaylorMode))
+def test_tied_filters_are_scored_by_what_removing_both_changes(mode: TaylorMode) -> None:
+    """The sum comes before magnitudes and squares: filters that cancel each other do nothing."""
+    graph = tied_pair(opposed=True)
+    feeds = images(graph, 4)
+    found = run(graph, feeds, dataclasses.replace(SUM, mode=mode))
+    np.testing.assert_array_equal(found["left"], found["right"])
+    before = outputs(graph, feeds)
+    for channel in range(3):
+        change = (before - outputs(without(graph, "sum", channel), feeds)).sum((1, 2, 3))
+        expected = {
+            TaylorMode.PLAIN: abs(change.mean()),
+            TaylorMode.ABSOLUTE: abs(change).mean(),
+            TaylorMode.SQUARED: (change**2).mean(),
+        }[mode]
+        np.testing.assert_allclose(found["left"][channel], expected, 1e-4, 1e-5)
+    assert found["left"][1] < 1e-5 < found["left"][[0, 2]].min()
+    # One by one they do something.
+    alone = run(tied_pair(opposed=False), feeds, dataclasses.replace(SUM, mode=mode))
+    assert alone["left"][1] > 1e-3
+
+
+def test_depthwise_filters_count_with_the_filter_before_them() -> None:
+    """Once, not twice: removing both takes away what one of them makes."""
+    net = Net(8, x=(1, 2, SIZE, SIZE))
+    weighted(net, "wide", "x", net.rng.uniform(-1, 1, (4, 2, 1, 1)))
+    weighted(net, "depthwise", "wide", net.rng.uniform(-1, 1, (4, 1, 3, 3)), groups=4, **SAME)
+    weighted(net, "last", "depthwise", net.rng.uniform(-1, 1, (2, 4, 1, 1)))
+    graph = net.graph("last")
+    feeds = images(graph, 3)
+    found = run(graph, feeds, SUM)
+    np.testing.assert_array_equal(found["wide"], found["depthwise"])
+    before = outputs(graph, feeds)
+    for channel in range(4):
+        change = (before - outputs(without(graph, "wide", channel), feeds)).sum((1, 2, 3))
+        np.testing.assert_allclose(found["wide"][channel], abs(change.mean()), 1e-4)
 
 
 def test_the_activation_is_part_of_what_is_behind() -> None:
@@ -233,6 +286,10 @@ def test_wrong_usage() -> None:
         taylor_scores(graph, [])
     with pytest.raises(UsageError, match="need a loss"):
         TaylorScores(graph, TaylorOptions(TaylorOf.LOSS))
+    net = Net(x=(1, 1, 4, 4))
+    net.conv("only", "x", 3)
+    with pytest.raises(UsageError, match="no filters that can go"):
+        TaylorScores(net.graph("only"), SUM)
     with pytest.raises(UsageError, match="no numbers"):
         run(graph, {"x": torch.full((1, 2, SIZE, SIZE), torch.nan)}, SUM)
     with pytest.raises(UsageError, match="--batch: 0 is too small"):
