@@ -19,6 +19,7 @@ from qcompile.ops import (
     Dequantize,
     Div,
     GroupNorm,
+    LocalAttention2d,
     Lookup,
     MatMul,
     Mul,
@@ -36,6 +37,7 @@ _OPERANDS: Mapping[type[Op], tuple[int, int]] = {
     MatMul: (2, 3),
     Affine: (2, 3),
     GroupNorm: (1, 3),
+    LocalAttention2d: (4, 6),
     Add: (2, 2),
     Mul: (2, 2),
     Div: (2, 2),
@@ -43,8 +45,11 @@ _OPERANDS: Mapping[type[Op], tuple[int, int]] = {
 }
 """Least and largest number of inputs; every other operator but Concat has one."""
 
-_PARAMETERS = (Conv, ConvTranspose, MatMul, Affine, GroupNorm, Lookup)
-"""Operators whose inputs after the first must be constants."""
+_COMPUTED: Mapping[type[Op], int] = {
+    **dict.fromkeys((Conv, ConvTranspose, MatMul, Affine, GroupNorm, Lookup), 1),
+    LocalAttention2d: 3,
+}
+"""Operators with parameters: how many inputs come before those that must be constants."""
 
 
 def verify(graph: Graph) -> None:
@@ -152,10 +157,9 @@ def _verify_operands(graph: Graph, op: Op) -> None:
     if not least <= count <= most:
         wanted = str(least) if least == most else f"{least} to {most}"
         raise GraphError(f"{op.label()}: has {count} inputs; {wanted} expected")
-    if isinstance(op, _PARAMETERS):
-        for name in op.inputs[1:]:
-            if not graph.is_constant(name):
-                raise GraphError(f"{op.label()}: parameter '{name}' must be a constant")
+    for name in op.inputs[_COMPUTED.get(type(op), count) :]:
+        if not graph.is_constant(name):
+            raise GraphError(f"{op.label()}: parameter '{name}' must be a constant")
 
 
 def _verify_shape(graph: Graph, op: Op) -> None:

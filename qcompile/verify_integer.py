@@ -19,6 +19,7 @@ from qcompile.ops import (
     Dequantize,
     Div,
     GroupNorm,
+    LocalAttention2d,
     Lookup,
     MatMul,
     Pad,
@@ -103,6 +104,8 @@ def _verify_sum(graph: Graph, op: SumOp, output: TensorType) -> None:
         _verify_weights(graph, op, output)
     if isinstance(op, GroupNorm) and (len(op.inputs) != 1 or op.widths is None):
         raise GraphError(f"{op.label()}: lowered norms have one input and stated widths")
+    if isinstance(op, LocalAttention2d):
+        _verify_attention(graph, op)
     if isinstance(op, Div) and op.fraction_bits < 0:
         raise GraphError(f"{op.label()}: {op.fraction_bits} fraction bits")
     reach = op.reach(graph.input_types(op), [graph.constants.get(name) for name in op.inputs])
@@ -288,3 +291,24 @@ def _verify_softmax(graph: Graph, op: Softmax, output: TensorType) -> None:
     if not 1 <= op.levels <= output.integer.high:
         raise GraphError(f"{op.label()}: {op.levels} levels do not fit {output.element}")
     verify_codes(op, [Range(0, op.levels)], output)
+
+
+def _verify_attention(graph: Graph, op: LocalAttention2d) -> None:
+    widths = op.widths
+    if len(op.inputs) != 4 or widths is None:
+        raise GraphError(f"{op.label()}: lowered attention has four inputs and stated widths")
+    powers = widths.powers
+    if not powers or powers[0] != _EXP_ONE or not all(0 <= entry <= _EXP_ONE for entry in powers):
+        raise GraphError(f"{op.label()}: its table must start at {_EXP_ONE} and stay within 0..")
+    if not 1 <= widths.levels <= _EXP_ONE or op.positions > _EXP_ONE:
+        raise GraphError(
+            f"{op.label()}: {widths.levels} levels over {op.positions} positions exceed 32 bits"
+        )
+    if not (0 <= widths.key_bits <= _MAX_SHIFT and 0 <= widths.index_shift <= _MAX_SHIFT):
+        raise GraphError(f"{op.label()}: its shifts must lie in 0..{_MAX_SHIFT}")
+    q, k = graph.input_types(op)[:2]
+    scores = op.score_reach(q, k, graph.constants[op.inputs[3]])
+    if not _INT64.contains(Range(0, scores.high - scores.low + (1 << widths.index_shift))):
+        raise GraphError(
+            f"{op.label()}: its scores reach {scores.low}..{scores.high}, more than 62 bits"
+        )

@@ -28,6 +28,7 @@ from qcompile.ops import (
     ConvTranspose,
     Div,
     GroupNorm,
+    LocalAttention2d,
     MaxPool,
 )
 from qcompile.sim.codec import decode, decode_fields, encode, encode_fields
@@ -312,7 +313,7 @@ def _check_windows(graph: Graph) -> None:
             for size in getattr(op, field, ()):
                 if not least <= size <= MAX_WINDOW:
                     raise ValueError(f"{op.label()} has {field} {size}")
-        if isinstance(op, Conv | AveragePool | MaxPool):
+        if isinstance(op, Conv | AveragePool | MaxPool | LocalAttention2d):
             padded = math.prod(
                 size + begin + end
                 for size, begin, end in zip(
@@ -321,7 +322,7 @@ def _check_windows(graph: Graph) -> None:
             )
             if padded > MAX_TENSOR_ELEMENTS:
                 raise ValueError(f"{op.label()} pads to {padded} positions")
-        if isinstance(op, AveragePool | MaxPool) and math.prod(op.kernel) > MAX_WINDOW:
+        if isinstance(op, AveragePool | MaxPool | LocalAttention2d) and math.prod(op.kernel) > MAX_WINDOW:
             raise ValueError(f"{op.label()} has kernel {list(op.kernel)}")
         if isinstance(op, Conv | ConvTranspose | GroupNorm) and op.groups < 1:
             raise ValueError(f"{op.label()} has {op.groups} groups")
@@ -331,5 +332,7 @@ def _check_windows(graph: Graph) -> None:
         if isinstance(op, GroupNorm) and op.widths is not None:
             norm = op.widths
             widths = [norm.root_bits, norm.inverse_bits, norm.drop_bits, norm.fraction_bits]
+        if isinstance(op, LocalAttention2d) and op.widths is not None:
+            widths = [op.widths.key_bits, op.widths.index_shift]
         if not all(0 <= width <= 64 for width in widths):
             raise ValueError(f"{op.label()} has widths {widths}")

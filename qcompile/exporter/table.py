@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qcompile import ops
-from qcompile.exporter.operators import functions, movement, resize, sums, windows
+from qcompile.exporter.operators import attention, functions, movement, resize, sums, windows
 from qcompile.exporter.scope import Scope
 from qcompile.graph import Op
 
@@ -26,6 +26,7 @@ EMITTERS: Mapping[type[Op], Emitter] = {
     ops.ReduceMean: windows.reduce_mean,
     ops.LinearResize: resize.linear_resize,
     ops.GroupNorm: windows.group_norm,
+    ops.LocalAttention2d: attention.local_attention,
     ops.MaxPool: windows.max_pool,
     ops.NearestResize: resize.nearest_resize,
     ops.Concat: movement.concat,

@@ -27,6 +27,8 @@ class Schema:
 
 
 MICROSOFT = "com.microsoft"
+OWN = "qcompile"
+"""Where our own operators live."""
 QONNX = ("qonnx.custom_op.general", "finn.custom_op.general", "onnx.brevitas")
 """Where Quant and its kin live, from new to old."""
 
@@ -53,6 +55,9 @@ SCHEMAS: Mapping[tuple[str, str], Schema] = {
     (MICROSOFT, "QLinearMul"): Schema((7, 8)),
     (MICROSOFT, "QLinearSigmoid"): Schema((4, 5)),
     (MICROSOFT, "QLinearSoftmax"): Schema((5, 5), {"axis": INT, "opset": INT}),
+    (OWN, "LocalAttention2d"): Schema(
+        (3, 4), {"heads": INT, "kernel_shape": INTS, "mode": STRING, "pads": INTS, "scale": FLOAT}
+    ),
     **{(domain, "Quant"): Schema((4, 4), _QUANT) for domain in QONNX},
     **{(domain, "IntQuant"): Schema((4, 4), _QUANT) for domain in QONNX},
     **{(domain, "BipolarQuant"): Schema((2, 2)) for domain in QONNX},

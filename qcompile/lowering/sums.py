@@ -12,16 +12,19 @@ import numpy as np
 
 from qcompile.errors import GraphError
 from qcompile.graph import Graph
+from qcompile.lowering.tables import attention_powers
 from qcompile.numerics import MULTIPLIER_ERROR, imported_error
 from qcompile.ops import (
     Add,
     Affine,
+    AttentionWidths,
     AveragePool,
     Conv,
     ConvTranspose,
     Div,
     GroupNorm,
     LinearResize,
+    LocalAttention2d,
     MatMul,
     Mul,
     NormWidths,
@@ -29,7 +32,7 @@ from qcompile.ops import (
     Rescale,
     SumOp,
 )
-from qcompile.types import Array, IntType, TensorType
+from qcompile.types import Array, IntType, Range, TensorType
 
 ADD_WEIGHT_BITS = 14
 """Integer weights of an Add have at most this many bits."""
@@ -38,6 +41,11 @@ IMPORTED_ADD_WEIGHT_BITS = 24
 
 DIVISION_FRACTION_BITS = 16
 NORM_FRACTION_BITS = 14
+ATTENTION_LEVELS = 1 << 14
+"""What the weights of an attention window add up to."""
+MOST_EMBEDDING_BITS = 3
+"""Steps of 1/8 are off by 1/16 at most."""
+LARGEST_SCORES = (1 << 62) - 1
 NORM_INVERSE_PRECISION = 16
 
 
@@ -209,6 +217,44 @@ def norm_widths(op: GroupNorm, kind: TensorType, scale: Fraction) -> NormWidths:
     return NormWidths(root_bits, max(1, min(1 << 61, round(epsilon))), inverse_bits, drop)
 
 
+def _local_attention(graph: Graph, op: SumOp, output: TensorType) -> ExactSum:
+    assert isinstance(op, LocalAttention2d)
+    q, k, v, relative = op.inputs[:4]
+    data = graph.constants[relative].astype(np.float64) / float(scale_of(graph, k))
+    bits = _embedding_bits(data)
+    codes = np.floor(data * (1 << bits) + 0.5).astype(np.int64)
+    unit = scale_of(graph, q) * scale_of(graph, k) / (1 << bits) * Fraction(op.score_scale)
+    stated = dataclasses.replace(op, widths=AttentionWidths(bits, 0, (), ATTENTION_LEVELS))
+    reach = stated.score_reach(graph.types[q], graph.types[k], codes)
+    if reach.high - reach.low > LARGEST_SCORES:
+        raise GraphError(
+            f"{op.label()}: its scores reach {reach.low}..{reach.high}, more than 62 bits; use "
+            f"fewer activation bits, or smaller position embeddings"
+        )
+    shift, powers = attention_powers(unit, reach.high - reach.low)
+    widths = AttentionWidths(bits, shift, powers, ATTENTION_LEVELS)
+    value = scale_of(graph, v) / ATTENTION_LEVELS
+    element = IntType.holding(Range(int(codes.min()), int(codes.max())))
+    return ExactSum(
+        dataclasses.replace(op, inputs=(q, k, v, relative), widths=widths),
+        tuple(value * factor for factor in _floats(graph, op, 4))
+        if len(op.inputs) > 4
+        else (value,),
+        _floats(graph, op, 5),
+        ((3, codes.astype(element.storage), TensorType(codes.shape, element)),),
+    )
+
+
+def _embedding_bits(steps: Array) -> int:
+    """Fraction bits for position embeddings, counted in steps of the keys: each is then off by at
+    most 1/16 step."""
+    for bits in range(MOST_EMBEDDING_BITS):
+        error = np.abs(steps * (1 << bits) - np.floor(steps * (1 << bits) + 0.5)) / (1 << bits)
+        if error.max(initial=0.0) <= MULTIPLIER_ERROR:
+            return bits
+    return MOST_EMBEDDING_BITS
+
+
 RULES: dict[type[SumOp], Rule] = {
     Conv: _weighted,
     ConvTranspose: _weighted,
@@ -222,6 +268,7 @@ RULES: dict[type[SumOp], Rule] = {
     ReduceMean: _reduce_mean,
     LinearResize: _linear_resize,
     GroupNorm: _group_norm,
+    LocalAttention2d: _local_attention,
 }
 
 

@@ -17,6 +17,9 @@ EXP_TABLE_ONE = 1 << 15
 """What stands for exp(0) in the table of a softmax."""
 
 
+MOST_POWERS = 1 << 11
+"""Entries of the table of an attention: an exponential is then off by 0.55 % at most."""
+
 def rounded_codes(reals: Array, scale: Fraction, kind: TensorType) -> Array:
     """Real numbers as codes of the grid `scale`, rounded as the type says (half up, unless it came
     with the model) and limited to the codes of the type (of all its channels); as published in a
@@ -75,3 +78,16 @@ def exp_table(source: IntType, scale: Fraction) -> tuple[int, ...]:
     """round(2**15 * exp(-d * scale)) for every difference d of two codes."""
     differences = range(source.high - source.low + 1)
     return tuple(round_half_up(EXP_TABLE_ONE * math.exp(-d * float(scale))) for d in differences)
+
+
+def attention_powers(unit: Fraction, largest: int) -> tuple[int, tuple[int, ...]]:
+    """The shift of score differences 0..largest, and round(2**15 * exp(-i * 2**shift * unit)) up to
+    the first entry that is 0 or that no difference exceeds; at most `MOST_POWERS` entries."""
+    far = (math.log(EXP_TABLE_ONE) + math.log(2)) / float(unit)
+    last = min(largest, math.ceil(far))
+    shift = 0
+    while -(-last >> shift) >= MOST_POWERS:
+        shift += 1
+    count = -(-last >> shift) + 1
+    step = float(unit * (1 << shift))
+    return shift, tuple(round_half_up(EXP_TABLE_ONE * math.exp(-i * step)) for i in range(count))

@@ -25,6 +25,7 @@ from qcompile.ops.group_norm import GroupNorm, NormWidths
 from qcompile.ops.hard_sigmoid import HardSigmoid
 from qcompile.ops.hard_swish import HardSwish
 from qcompile.ops.linear_resize import LinearResize, LinearTaps
+from qcompile.ops.local_attention2d import AttentionWidths, LocalAttention2d
 from qcompile.ops.lookup import Lookup
 from qcompile.ops.matmul import MatMul
 from qcompile.ops.max_pool import MaxPool
@@ -61,6 +62,7 @@ OPERATORS: tuple[type[Op], ...] = (
     ReduceMean,
     LinearResize,
     GroupNorm,
+    LocalAttention2d,
     MaxPool,
     NearestResize,
     Concat,
@@ -130,6 +132,7 @@ __all__ = [
     "Add",
     "Affine",
     "ArgMax",
+    "AttentionWidths",
     "AveragePool",
     "Concat",
     "Conv",
@@ -145,6 +148,7 @@ __all__ = [
     "HardSwish",
     "LinearResize",
     "LinearTaps",
+    "LocalAttention2d",
     "Lookup",
     "MatMul",
     "MaxPool",

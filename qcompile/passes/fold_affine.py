@@ -16,6 +16,7 @@ from qcompile.ops import (
     Conv,
     ConvTranspose,
     GroupNorm,
+    LocalAttention2d,
     MatMul,
     Mul,
     SumOp,
@@ -127,9 +128,10 @@ def _fold_backwards(graph: Graph, affine: Affine, into_weights: bool) -> Graph |
         bias = vector(graph, producer.inputs, 2, channels, 0.0)
         parameters = (scaled_outputs(producer, weights, scale), bias * scale + shift)
         suffixes = ("weight", "bias")
-    elif isinstance(producer, (Affine, GroupNorm)):
-        old_scale = vector(graph, producer.inputs, 1, channels, 1.0)
-        old_shift = vector(graph, producer.inputs, 2, channels, 0.0)
+    first = 4 if isinstance(producer, LocalAttention2d) else 1
+    elif isinstance(producer, (Affine, GroupNorm, LocalAttention2d)):
+        old_scale = vector(graph, producer.inputs, first, channels, 1.0)
+        old_shift = vector(graph, producer.inputs, first + 1, channels, 0.0)
         parameters = (old_scale * scale, old_shift * scale + shift)
         suffixes = ("scale", "shift")
     else:
@@ -142,7 +144,7 @@ def _fold_backwards(graph: Graph, affine: Affine, into_weights: bool) -> Graph |
         _keep_grid(graph, rewriter, producer.inputs[1], names[0], scale)
     folded = dataclasses.replace(
         producer,
-        inputs=(producer.inputs[0], *names),
+        inputs=(*producer.inputs[:first], *names),
         outputs=affine.outputs,
         activation=affine.activation,
     )

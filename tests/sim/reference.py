@@ -266,6 +266,44 @@ def group_norm(op: ops.GroupNorm, inputs: Sequence[Array], output: TensorType) -
     return sums(op, output, acc)
 
 
+def local_attention(op: ops.LocalAttention2d, inputs: Sequence[Array], output: TensorType) -> Array:
+    q, k, v, relative = inputs
+    widths = op.widths
+    assert widths is not None
+    depth, width = q.shape[1] // op.heads, v.shape[1] // op.heads
+    half = (1 << widths.index_shift) // 2
+    offsets = list(positions(op.kernel))
+    seen: dict[Position, list[int]] = {}
+
+    def at_offset(data: Array, n: int, c: int, y: int, x: int, offset: Position) -> int:
+        place = (y - op.pads_begin[0] + offset[0], x - op.pads_begin[1] + offset[1])
+        return int(data[n, c, *place]) if inside(place, data.shape[2:]) else 0
+
+    def score(n: int, head: int, y: int, x: int, offset: Position) -> int:
+        total = 0
+        for c in range(head * depth, (head + 1) * depth):
+            key = at_offset(k, n, c, y, x, offset) * 2**widths.key_bits
+            total += int(q[n, c, y, x]) * (key + int(relative[c, *offset]))
+        return total
+
+    def weights(n: int, head: int, y: int, x: int) -> list[int]:
+        scores = [score(n, head, y, x, offset) for offset in offsets]
+        indices = [(max(scores) - s + half) // 2**widths.index_shift for s in scores]
+        powers = [widths.powers[min(index, len(widths.powers) - 1)] for index in indices]
+        whole = sum(powers)
+        return [(power * widths.levels + whole // 2) // whole for power in powers]
+
+    def acc(position: Position) -> int:
+        n, c, y, x = position
+        place = (n, c // width, y, x)
+        if place not in seen:
+            seen[place] = weights(*place)
+        pairs = zip(seen[place], offsets, strict=True)
+        return sum(a * at_offset(v, n, c, y, x, offset) for a, offset in pairs)
+
+    return sums(op, output, acc)
+
+
 def softmax(op: ops.Softmax, inputs: Sequence[Array], output: TensorType) -> Array:
     x = np.moveaxis(inputs[0], op.axis, -1)
     result = np.empty(x.shape, output.integer.storage)
@@ -448,6 +486,7 @@ REFERENCES: Mapping[type[Op], Reference] = {
     ops.ReduceMean: reduce_mean,
     ops.LinearResize: linear_resize,
     ops.GroupNorm: group_norm,
+    ops.LocalAttention2d: local_attention,
     ops.Softmax: softmax,
     ops.Lookup: lookup,
     ops.Quantize: quantize,

@@ -10,6 +10,7 @@ from qcompile import ops
 from qcompile.backends.c import elementwise, layers, movement, movement_planes, reductions
 from qcompile.backends.c.context import Context
 from qcompile.backends.c.conv_planes import plan_conv_planes
+from qcompile.backends.c.local_attention import plan_local_attention
 from qcompile.backends.c.program import Step
 from qcompile.graph import Op
 
@@ -63,6 +64,12 @@ PLANNERS: Mapping[type[Op], Row] = {
     ops.ReduceMean: _strided(reductions.plan_reduce_mean, "reduce_mean", rank=5),
     ops.LinearResize: _image(reductions.plan_linear_resize, "linear_resize"),
     ops.GroupNorm: _strided(reductions.plan_group_norm, "group_norm", "group_norm_float"),
+    ops.LocalAttention2d: _image(
+        plan_local_attention,
+        "local_attention",
+        "local_attention_channels",
+        "local_attention_float",
+    ),
     ops.MaxPool: _image(movement.plan_max_pool, "max_pool", "max_pool_tiles"),
     ops.NearestResize: _image(movement.plan_nearest_resize, "nearest_resize"),
     ops.Concat: _strided(movement.plan_concat, "strided_copy"),

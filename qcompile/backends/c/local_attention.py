@@ -1,0 +1,141 @@
+"""The planner of attention over windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from qcompile.backends.c.context import Context
+from qcompile.backends.c.epilogues import constants_type, plan_epilogue, real_constant
+from qcompile.backends.c.names import float_literal
+from qcompile.backends.c.program import Kernel, Role, Step, kernel
+from qcompile.ops import AttentionWidths, LocalAttention2d
+from qcompile.passes.choose_kernels import INT16, INT32, sums_type
+from qcompile.passes.place_tensors import channels_last
+from qcompile.types import Range
+
+
+def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> None:
+    """One pass over the image: the scores of one window are all that is held.
+
+    With as many heads as channels, loops run over channels; else over the channels of a head.
+    """
+    names = ("q", "k", "v")
+    q, k, v = (context.window(step, name, op.inputs[i]) for i, name in enumerate(names))
+    y = context.write_as(step, "y", op.output, channels_last(4))
+    queries, keys, values = (context.type(value).shape for value in op.inputs[:3])
+    fields: dict[str, int | tuple[int, ...]] = {
+        "size": keys[2:],
+        "out_size": queries[2:],
+        "kernel": op.kernel,
+        "pad": op.pads_begin,
+        "channels": queries[1],
+        "values": values[1],
+        "heads": op.heads,
+    }
+    epilogue = plan_epilogue(context, step, op, values[1])
+    settings: dict[str, Any] = {
+        "y": context.ctype(op.output),
+        "epilogue": epilogue.function,
+        "constants": constants_type(epilogue),
+    }
+    if sums_type(op) == "float":
+        _plan_float(context, step, op, fields, epilogue, f"{q}, {k}, {v}", y)
+        return
+    widths = op.widths
+    assert widths is not None
+    types = [context.ctype(value) for value in op.inputs[:3]]
+    line, scores = _line_type(context, op), _scores_type(context, op, widths)
+    described = step.shape(
+        "attention_shape",
+        "shape",
+        **fields,
+        factor=1 << widths.key_bits,
+        shift=widths.index_shift,
+        last=len(widths.powers) - 1,
+        levels=widths.levels,
+    )
+    # By position, channels last, as the keys lie.
+    data = context.graph.constants[op.inputs[3]].reshape(queries[1], op.positions).T
+    embeddings = step.table("embeddings", line, data, Role.WEIGHTS, "relative positions")
+    powers = step.table(
+        "powers", "uint16_t", widths.powers, Role.TABLE, "2**15 exp(-difference of scores)"
+    )
+    sums = sums_type(op)
+    by_channel = op.heads == queries[1] == values[1]
+    item = kernel(
+        "local_attention_channels" if by_channel else "local_attention",
+        [*types, line, scores],
+        requires=[epilogue],
+        suffix="_" + epilogue.function,
+        q=types[0],
+        k=types[1],
+        v=types[2],
+        line=line,
+        scores=scores,
+        sums=sums,
+        **settings,
+    )
+    window = step.scratch(scores, "scores", op.positions * op.heads)
+    if by_channel:
+        work = [window, step.scratch(scores, "largest", op.heads)]
+        work += [step.scratch("uint32_t", name, op.heads) for name in ("total", "inverse")]
+    else:
+        work = [step.scratch(line, "query", queries[1]), window]
+    work.append(step.scratch(sums, "sums", values[1]))
+    step.calls.append(
+        f"{step.use(item)}({described}, {q}, {k}, {v}, {embeddings}, {powers}, &epilogue, {y}, "
+        f"{', '.join(work)});"
+    )
+
+
+def _line_type(context: Context, op: LocalAttention2d) -> str:
+    """The C type of keys with their embeddings, and of queries beside them."""
+    q, k = (context.type(value) for value in op.inputs[:2])
+    keys = op.key_reach(k, context.graph.constants[op.inputs[3]])
+    widest = keys.union(q.codes)
+    if INT16.contains(widest):
+        return "int16_t"
+    return "int32_t" if INT32.contains(widest) else "int64_t"
+
+
+def _scores_type(context: Context, op: LocalAttention2d, widths: AttentionWidths) -> str:
+    """The C type of scores, of their differences and of what replaces them."""
+    q, k = (context.type(value) for value in op.inputs[:2])
+    reach = op.score_reach(q, k, context.graph.constants[op.inputs[3]])
+    spread = reach.high - reach.low + (1 << widths.index_shift)
+    return "int32_t" if INT32.contains(Range(-spread, spread)) else "int64_t"
+
+
+def _plan_float(
+    context: Context,
+    step: Step,
+    op: LocalAttention2d,
+    fields: dict[str, int | tuple[int, ...]],
+    epilogue: Kernel,
+    sources: str,
+    y: str,
+) -> None:
+    described = step.shape("attention_float_shape", "shape", **fields)
+    channels, values = context.type(op.inputs[0]).shape[1], context.type(op.inputs[2]).shape[1]
+    relative = real_constant(context, op.inputs[3]).reshape(channels, op.positions).T
+    tables = [step.table("embeddings", "float", relative, Role.WEIGHTS)]
+    vectors = [real_constant(context, value) for value in op.inputs[4:]]
+    neutral = (np.ones(values), np.zeros(values))
+    for name, data in zip(("gain", "offset"), (*vectors, *neutral[len(vectors) :]), strict=True):
+        tables.append(step.table(name, "float", data, Role.EPILOGUE))
+    item = kernel(
+        "local_attention_float",
+        requires=[epilogue],
+        suffix="_" + epilogue.function,
+        needs_math=True,
+        epilogue=epilogue.function,
+        constants=constants_type(epilogue),
+    )
+    scores = step.scratch("float", "scores", op.positions * op.heads)
+    sums = step.scratch("float", "sums", values)
+    step.calls.append(
+        f"{step.use(item)}({described}, {float_literal(op.score_scale)}, {sources}, "
+        f"{', '.join(tables)}, &epilogue, {y}, {scores}, {sums});"
+    )
