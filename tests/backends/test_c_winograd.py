@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import itertools
+import os
 import re
 import shutil
 import subprocess
@@ -318,7 +319,7 @@ def test_threads(tmp_path: Path) -> None:
     programs = [CBackend(entry=f"case_{i}").emit(case.graph) for i, case in enumerate(cases)]
     library = build_capped(programs, tmp_path, ("-fopenmp",))
     threads = ctypes.CDLL("libgomp.so.1")
-    for rank, count in itertools.product((1, 2, 3), (2, 3)):
+    for rank, count in itertools.product((1, 2, 3), (2, 3, 5)):
         threads.omp_set_num_threads(count)
         ctypes.c_int.in_dll(library, "level_cap").value = rank
         for case, program in zip(cases, programs, strict=True):
@@ -344,16 +345,25 @@ def test_nothing_is_read_or_written_outside(level: Level, tmp_path: Path) -> Non
         assert winograd_levels(program) == {level.value.suffix}
         folder = tmp_path / case.name
         program.artifacts.write(folder)
-        done = run_sanitized(folder)
-        assert done.returncode == 0, done.stdout + done.stderr
+        build_sanitized(folder)
+        for threads in range(1, 5):
+            done = run_sanitized(folder, threads)
+            assert done.returncode == 0, done.stdout + done.stderr
 
 
-def run_sanitized(folder: Path) -> subprocess.CompletedProcess[str]:
-    """The emitted test program under the sanitizers; its status says whether vectors agree."""
+def build_sanitized(folder: Path) -> None:
+    """The emitted test program under the sanitizers."""
     flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    command = ["gcc", *STRICT, *flags, "-o", "test", "main.c", "net.c"]
+    command = ["gcc", *STRICT, *flags, "-fopenmp", "-o", "test", "main.c", "net.c"]
     subprocess.run(command, cwd=folder, check=True)
-    return subprocess.run(["./test"], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def run_sanitized(folder: Path, threads: int) -> subprocess.CompletedProcess[str]:
+    """Its status says whether vectors agree."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return subprocess.run(
+        ["./test"], cwd=folder, capture_output=True, text=True, check=False, env=environment
+    )
 
 
 def layer_of(weights: Array, inputs: Range) -> DirectLayer:

@@ -169,8 +169,8 @@ def _plan_level(
     arguments.append(variant.scratch("uint8_t", "band", band.bytes(layer)))
     stream, declared, unpack = stream_kernel(table, level)
     shape = Kernel("depthwise_shape", "depthwise_shape", shared=True)
-    struct = Kernel("band_shape", "band_shape", shared=True)
-    rows = kernel("band_rows", requires=[struct], suffix="_1", parts=1).at(level)
+    structs = [Kernel(name, name, shared=True) for name in ("band_shape", "team")]
+    rows = kernel("band_rows", requires=structs, suffix="_1", parts=1).at(level)
     arrange = Kernel(
         "depthwise_weights",
         f"depthwise_weights_{form.depth}x{form.each}_{form.width}",

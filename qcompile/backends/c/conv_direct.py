@@ -97,8 +97,8 @@ def _plan_level(
     settings: dict[str, Setting] = {"parts": 0, "band_rows": ""}
     if geometry.gathered:
         parts = len(layer.parts)
-        struct = Kernel("band_shape", "band_shape", shared=True)
-        rows = kernel("band_rows", requires=[struct], suffix=f"_{parts}", parts=parts).at(level)
+        structs = [Kernel(name, name, shared=True) for name in ("band_shape", "team")]
+        rows = kernel("band_rows", requires=structs, suffix=f"_{parts}", parts=parts).at(level)
         requires.append(rows)
         settings |= {"parts": parts, "band_rows": rows.function}
         variant.locals.append(constant("band_shape", "rows", geometry.band_fields(layer)))

@@ -40,8 +40,10 @@ from qcompile.ops import SumOp
 from qcompile.passes.kernel_costs import ConvShape, winograd_pays
 from qcompile.types import Array, Range, TensorType
 
-INPUT_BYTES = 256 << 10
-"""Transformed inputs in the second-level cache, beside the weights."""
+INPUT_BYTES = 528 << 10
+"""Transformed inputs in the second-level cache, beside the weights; two threads have half each."""
+MOST_TEAMS = 4
+"""Threads that compute bands of their own; each needs two more rows of pixels in memory."""
 FEWEST_TILES = 96
 """Tiles that share the transformed weights while these come from a cache further out."""
 WEIGHT_BYTES = 512 << 10
@@ -94,6 +96,8 @@ class Memory:
         band: rows of tiles.
         blocks: blocks of 16 filters.
         groups: groups of tiles whose sums are computed together.
+        teams: threads at most that compute bands of their own, each in its share of the memory.
+        rows: pixels' rows of all bands at a time.
         inputs: bytes of the transformed inputs.
         weights: bytes of the transformed weights.
     """
@@ -101,6 +105,8 @@ class Memory:
     band: int
     blocks: int
     groups: int
+    teams: int
+    rows: int
     inputs: int
     weights: int
 
@@ -124,10 +130,18 @@ class Memory:
             blocks = min(blocks, max(1, WEIGHT_BYTES // (block * step)) * step)
         groups = -(-band * columns // rows.tiles)
         spans = -(-groups // rows.most_groups)
-        if blocks * TILE_ROWS // rows.filters % 2 and spans % 2 and groups > 1:
-            # An even number of tasks, for two threads.
-            spans += 1
-        return cls(band, blocks, -(-groups // spans), input_bytes(band), blocks * block)
+        ready = blocks * TILE_ROWS >= layer.filters
+        teams = min(band, MOST_TEAMS) if ready else 1
+        shares = [(count, band // count) for count in range(1, teams + 1)]
+        return cls(
+            band,
+            blocks,
+            -(-groups // spans),
+            teams,
+            max(count * (2 * own + 2) for count, own in shares),
+            max(count * input_bytes(own) for count, own in shares),
+            blocks * block,
+        )
 
 
 @dataclass(frozen=True)
@@ -242,6 +256,7 @@ def _plan_level(
         "band": memory.band,
         "blocks": memory.blocks,
         "groups": memory.groups,
+        "teams": memory.teams,
     }
     band: dict[str, int | Sequence[int]] = {
         "size": layer.size,
@@ -258,7 +273,7 @@ def _plan_level(
     for part in layer.parts:
         arguments += [part.bytes, str(part.channels)] if len(layer.parts) > 1 else [part.bytes]
     arguments += [
-        variant.scratch("uint8_t", "band", (2 * memory.band + 2) * pitch + CHUNK),
+        variant.scratch("uint8_t", "band", memory.rows * pitch + CHUNK),
         table.arguments,
         variant.scratch("int8_t", "weights", memory.weights),
         variant.scratch("uint8_t", "transformed", memory.inputs),
@@ -294,7 +309,7 @@ def _driver(
     across = not single and rows.filters > TILE_ROWS
     size = f"{rows.tiles}x{rows.filters}"
     stream, declared, unpack = stream_kernel(table, level)
-    structs = [Kernel(name, name, shared=True) for name in ("winograd_shape", "band_shape")]
+    structs = [Kernel(name, name, shared=True) for name in ("winograd_shape", "band_shape", "team")]
     gather = kernel("band_rows", requires=structs[1:], suffix=f"_{parts}", parts=parts).at(level)
     inputs = kernel("winograd_inputs", suffix=f"_{rows.tiles}", tiles=rows.tiles, single=single)
     weights = kernel(
