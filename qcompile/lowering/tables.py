@@ -16,9 +16,9 @@ from qcompile.types import Array, CodebookKind, IntType, TensorType
 EXP_TABLE_ONE = 1 << 15
 """What stands for exp(0) in the table of a softmax."""
 
-
 MOST_POWERS = 1 << 11
 """Entries of the table of an attention: an exponential is then off by 0.55 % at most."""
+
 
 def rounded_codes(reals: Array, scale: Fraction, kind: TensorType) -> Array:
     """Real numbers as codes of the grid `scale`, rounded as the type says (half up, unless it came

@@ -123,12 +123,12 @@ def _fold_backwards(graph: Graph, affine: Affine, into_weights: bool) -> Graph |
     scale = vector(graph, affine.inputs, 1, channels, 1.0)
     shift = vector(graph, affine.inputs, 2, channels, 0.0)
     rewriter = Rewriter(graph)
+    first = 4 if isinstance(producer, LocalAttention2d) else 1
     if isinstance(producer, _Weighted):
         weights = exact(graph, producer.inputs[1])
         bias = vector(graph, producer.inputs, 2, channels, 0.0)
         parameters = (scaled_outputs(producer, weights, scale), bias * scale + shift)
         suffixes = ("weight", "bias")
-    first = 4 if isinstance(producer, LocalAttention2d) else 1
     elif isinstance(producer, (Affine, GroupNorm, LocalAttention2d)):
         old_scale = vector(graph, producer.inputs, first, channels, 1.0)
         old_shift = vector(graph, producer.inputs, first + 1, channels, 0.0)
