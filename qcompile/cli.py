@@ -28,6 +28,7 @@ from qcompile.options import (
     InputChoice,
     OutputKind,
     RangeMethod,
+    TernaryTanhForm,
     parse_input_shape,
     parse_numbers,
     parse_target,
@@ -158,6 +159,12 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
     "--output-kind", type=_values(OutputKind), help="What the compiled network returns.  [auto]"
 )
 @data_flags
+@click.option(
+    "--ternary-tanh",
+    type=_values(TernaryTanhForm),
+    help="What a ternary tanh becomes: its limit -1, 0, 1, or a table of the smooth function.  "
+    "[hard]",
+)
 @click.option("--min-dice", type=float, help="Gate: least Dice of the compiled network.")
 @click.option(
     "--max-dice-drop",
@@ -321,6 +328,7 @@ def options_of(given: dict[str, Any]) -> CompileOptions:
         "effort": Effort,
         "range_method": RangeMethod,
         "fifos": FifoPolicy,
+        "ternary_tanh": TernaryTanhForm,
         "onnx_input": OnnxInput,
         "onnx_weights": OnnxWeights,
     }

@@ -31,6 +31,7 @@ from qcompile.options import (
     OutputKind,
     RangeMethod,
     Target,
+    TernaryTanhForm,
     parse_numbers,
     parse_target,
 )
@@ -78,6 +79,7 @@ OPTION_KEYS = (
     "output_kind",
     "effort",
     "range_method",
+    "ternary_tanh",
     "data_keys",
     *DATA_CHOICES,
     *DATA_TEXTS,
@@ -241,7 +243,8 @@ def options_table(options: CompileOptions) -> dict[str, Any]:
     if options.target.value in ONNX_TARGETS:
         keys = (*keys, *ONNX_DEFAULTS)
     plain = CompileOptions()
-    keys += tuple(key for key in REPORTED_DATA if getattr(options, key) != getattr(plain, key))
+    where_changed = ("ternary_tanh", *REPORTED_DATA)
+    keys += tuple(key for key in where_changed if getattr(options, key) != getattr(plain, key))
     for key in keys:
         value = getattr(options, key)
         if value is None:
@@ -320,6 +323,7 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
         ("output_kind", OutputKind),
         ("effort", Effort),
         ("range_method", RangeMethod),
+        ("ternary_tanh", TernaryTanhForm),
         ("fifos", FifoPolicy),
         ("onnx_input", OnnxInput),
         ("onnx_weights", OnnxWeights),

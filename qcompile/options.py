@@ -92,6 +92,14 @@ class RangeMethod(enum.Enum):
     BEST = "best"
 
 
+class TernaryTanhForm(enum.Enum):
+    """What a ternary tanh of the model becomes: the three codes that it was trained towards, or a
+    table of the smooth function."""
+
+    HARD = "hard"
+    SOFT = "soft"
+
+
 class Effort(enum.Enum):
     """How much work goes into keeping the result.
 
@@ -112,6 +120,7 @@ _CHOICES: Mapping[str, type[enum.Enum]] = {
     "input_kind": InputChoice,
     "output_kind": OutputKind,
     "range_method": RangeMethod,
+    "ternary_tanh": TernaryTanhForm,
     "effort": Effort,
     "fifos": FifoPolicy,
     **DATA_CHOICES,
@@ -214,6 +223,7 @@ class CompileOptions(DataOptions):
     input_mean: tuple[float, ...] = (0.0,)
     input_std: tuple[float, ...] = (1.0,)
     output_kind: OutputKind = OutputKind.AUTO
+    ternary_tanh: TernaryTanhForm = TernaryTanhForm.HARD
     min_dice: float | None = None
     max_dice_drop: float | None = None
     mean_wbits: float | None = None

@@ -29,7 +29,7 @@ from qcompile.evaluate import Evaluation, Judging, evaluate
 from qcompile.feeds import float_feed, input_specs, integer_feed
 from qcompile.graph import Graph
 from qcompile.importer import declared_shapes, import_model
-from qcompile.options import CompileOptions, Effort, InputChoice
+from qcompile.options import CompileOptions, Effort, InputChoice, TernaryTanhForm
 from qcompile.passes.absorb_quantizers import AbsorbQuantizers
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.passes.base import Dump, Pass, run_passes
@@ -39,7 +39,9 @@ from qcompile.passes.drop_no_ops import DropNoOps
 from qcompile.passes.equalize_channels import EqualizeChannels
 from qcompile.passes.fold_affine import FoldAffine
 from qcompile.passes.fuse_activations import FuseActivations
-from qcompile.passes.imported_formats import check_quantised, has_grids
+from qcompile.passes.fuse_steps import FuseSteps
+from qcompile.passes.harden_ternary_tanh import HardenTernaryTanh, soft_betas
+from qcompile.passes.imported_formats import check_quantised, check_ternary, has_grids
 from qcompile.passes.lower_to_integer import LowerToInteger
 from qcompile.passes.move_transposes import MoveTransposes
 from qcompile.passes.place_tensors import PlaceTensors
@@ -47,11 +49,14 @@ from qcompile.passes.plan_buffers import PlanBuffers
 from qcompile.passes.prune_filters import PruneFilters
 from qcompile.passes.quantize_activations import QuantizeActivations
 from qcompile.passes.quantize_weights import QuantizeWeights
+from qcompile.passes.raise_channels import RaiseChannels
 from qcompile.passes.recognise_group_norm import RecogniseGroupNorm
 from qcompile.passes.recognise_silu import RecogniseSilu
+from qcompile.passes.recognise_ternary_tanh import RecogniseTernaryTanh
 from qcompile.passes.refit_readers import RefitReaders
 from qcompile.passes.resolved_plan import resolved_plan
 from qcompile.passes.select_output import SelectOutput
+from qcompile.passes.ternary_grids import TernaryGrids, has_ternary
 from qcompile.plan import Plan
 from qcompile.printer import print_graph
 from qcompile.prune_options import AUTO, prunes
@@ -85,6 +90,8 @@ def simplify_passes(options: CompileOptions) -> tuple[Pass, ...]:
         MoveTransposes(),
         SelectOutput(options.output_kind, options.metric_threshold),
         RecogniseGroupNorm(),
+        RecogniseTernaryTanh(),
+        FuseSteps(),
         FoldAffine(into_weights=not options.takes_weights_as_trained),
         RecogniseSilu(),
         FuseActivations(),
@@ -92,9 +99,17 @@ def simplify_passes(options: CompileOptions) -> tuple[Pass, ...]:
     )
 
 
+def ternary_passes(graph: Graph, options: CompileOptions) -> tuple[Pass, ...]:
+    """Ternary activations become roundings to three codes; none where there are none."""
+    hardens = options.ternary_tanh is TernaryTanhForm.HARD and bool(soft_betas(graph))
+    if not hardens and not has_ternary(graph):
+        return ()
+    return (*((HardenTernaryTanh(),) if hardens else ()), TernaryGrids(), FuseActivations())
+
+
 def import_passes(graph: Graph) -> tuple[Pass, ...]:
     """The formats that a quantised model brought, if it did, become types."""
-    return (AbsorbQuantizers(),) if has_grids(graph) else ()
+    return (AbsorbQuantizers(), RaiseChannels()) if has_grids(graph) else ()
 
 
 def list_passes() -> tuple[tuple[str, str], ...]:
@@ -105,7 +120,10 @@ def list_passes() -> tuple[tuple[str, str], ...]:
         *(_described(item.name, type(item)) for item in simplify_passes(options)),
         _described(PruneFilters.name, PruneFilters),
         _described(RefitReaders.name, RefitReaders),
+        _described(HardenTernaryTanh.name, HardenTernaryTanh),
+        _described(TernaryGrids.name, TernaryGrids),
         _described(AbsorbQuantizers.name, AbsorbQuantizers),
+        _described(RaiseChannels.name, RaiseChannels),
         _described("assign-formats", assign_formats),
         _described("calibrate", calibrate),
         *(_described(item.name, item) for item in quantize),
@@ -191,6 +209,12 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             )
             compressed, options = found.graph, found.options
             details["pruning"] = pruning_summary(simplified, compressed, found.trials)
+    ternary = ternary_passes(compressed, options)
+    compressed = run_passes(compressed, ternary, run.dump)
+    if ternary:
+        check_ternary(options)
+        effort = resolved_effort(options, compressed, source.origin == "data")
+        options = replace(options, effort=effort)
     network = run_passes(compressed, import_passes(compressed), run.dump)
     plan = assign_formats(network, options)
     with run.timed("calibrate"):

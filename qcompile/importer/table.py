@@ -9,6 +9,7 @@ from qcompile.importer.node import Node
 from qcompile.importer.operators import (
     activations,
     arithmetic,
+    comparisons,
     conv,
     conv_transpose,
     layout,
@@ -43,7 +44,9 @@ ADVICE: Mapping[str, str] = {
 """What to do about operators that are not supported, where there is a better hint."""
 
 CONVERTERS: Mapping[str, Converter] = {
+    "Abs": activations.convert_abs,
     "Add": arithmetic.convert_add,
+    "And": comparisons.convert_and,
     "ArgMax": reduce.convert_arg_max,
     "AveragePool": pool.convert_average_pool,
     "BatchNormalization": norm.convert_batch_normalization,
@@ -66,6 +69,8 @@ CONVERTERS: Mapping[str, Converter] = {
     "Gemm": matmul.convert_gemm,
     "GlobalAveragePool": pool.convert_global_average_pool,
     "GlobalMaxPool": pool.convert_global_max_pool,
+    "Greater": comparisons.convert_greater,
+    "GreaterOrEqual": comparisons.convert_greater_or_equal,
     "GroupNormalization": norm.convert_group_normalization,
     "HardSigmoid": pointwise.convert_hard_sigmoid,
     "HardSwish": pointwise.convert_hard_swish,
@@ -73,6 +78,8 @@ CONVERTERS: Mapping[str, Converter] = {
     "InstanceNormalization": norm.convert_instance_normalization,
     "IntQuant": qonnx.convert_quant,
     "LeakyRelu": activations.convert_leaky_relu,
+    "Less": comparisons.convert_less,
+    "LessOrEqual": comparisons.convert_less_or_equal,
     "LocalAttention2d": local_attention.convert_local_attention,
     "MatMul": matmul.convert_matmul,
     "Max": activations.convert_maximum,
@@ -80,6 +87,8 @@ CONVERTERS: Mapping[str, Converter] = {
     "Min": activations.convert_minimum,
     "Mul": arithmetic.convert_mul,
     "Neg": activations.convert_neg,
+    "Not": comparisons.convert_not,
+    "Or": comparisons.convert_or,
     "PRelu": activations.convert_prelu,
     "Pad": pad.convert_pad,
     "Pow": arithmetic.convert_pow,
@@ -102,6 +111,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "Resize": resize.convert_resize,
     "Shape": values.convert_shape,
     "Sigmoid": pointwise.convert_sigmoid,
+    "Sign": comparisons.convert_sign,
     "Size": values.convert_size,
     "Slice": slice.convert_slice,
     "Softmax": reduce.convert_softmax,
@@ -117,6 +127,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "Trunc": qonnx.convert_trunc,
     "Unsqueeze": layout.convert_unsqueeze,
     "Upsample": resize.convert_upsample,
+    "Where": comparisons.convert_where,
 }
 
 QUANTIZED = frozenset(

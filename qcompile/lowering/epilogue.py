@@ -74,7 +74,7 @@ def make_epilogue(
         _check_binary(op, curves, limits)
         return _binary(curves, reach)
     codes = [_codes(limits.at(c), act, is_relu, scale) for c in range(count)]
-    if kind is CodebookKind.TERNARY and all(_rises(curve) for curve in curves):
+    if kind is CodebookKind.TERNARY and all(rises(curve) for curve in curves):
         return _ternary(curves, codes, reach)
     if output.quantization.imported is None:
         curves = [straight(curve, ends) for curve, ends in zip(curves, codes, strict=True)]
@@ -125,7 +125,8 @@ def curve_of(
     return Curve(above, below, math.ceil(-bias / unit))
 
 
-def _rises(curve: Curve) -> bool:
+def rises(curve: Curve) -> bool:
+    """Whether the output never falls while the sum rises."""
     return curve.above.slope >= 0 and curve.below.slope >= 0
 
 
@@ -307,7 +308,7 @@ def _check_binary(op: Op, curves: Sequence[Curve], limits: CodeLimits) -> None:
             ],
             "binary quantization",
         )
-    if not all(_rises(curve) for curve in curves):
+    if not all(rises(curve) for curve in curves):
         raise UnsupportedError(
             [
                 Unsupported(

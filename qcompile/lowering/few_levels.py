@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from qcompile.errors import UnsupportedError
 from qcompile.graph import Op
-from qcompile.lowering.epilogue import curve_of, make_epilogue
+from qcompile.lowering.epilogue import curve_of, make_epilogue, rises
 from qcompile.lowering.staircase import staircase_epilogue
 from qcompile.numerics import Epilogue
 from qcompile.ops.activation import Activation
@@ -64,15 +64,8 @@ def few_levels_epilogue(
 
     Arguments as for `make_epilogue`.
     """
-    grid, book = output.quantization, output.codebook
-    uniform = book is None or book.kind is CodebookKind.UNIFORM
-    codes = output.codes
-    if (
-        grid is None
-        or grid.imported is None
-        or not uniform
-        or codes.high - codes.low >= MOST_LEVELS
-    ):
+    grid, codes = output.quantization, output.codes
+    if grid is None or grid.imported is None or codes.high - codes.low >= MOST_LEVELS:
         return None
     scale = grid.exact()
     act = activation
@@ -81,6 +74,11 @@ def few_levels_epilogue(
         curve_of(units[c % len(units)], biases[c % len(biases)], act, c, scale)
         for c in range(count)
     ]
+    kind = CodebookKind.UNIFORM if output.codebook is None else output.codebook.kind
+    if kind is CodebookKind.TERNARY and not all(map(rises, curves)):
+        kind = CodebookKind.UNIFORM  # thresholds of its own are for rising channels alone
+    if kind is not CodebookKind.UNIFORM:
+        return None
     bounds = (act.low / float(scale), act.high / float(scale))
     try:
         found = staircase_epilogue(op, curves, bounds, ImportedLevels(grid.imported, codes), reach)

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from qcompile.errors import GraphError
+from qcompile.lowering.curve import HALF
 from qcompile.lowering.published import published_codes, published_format
 from qcompile.numerics import imported_error, round_half_up, rounding_offsets
 from qcompile.ops import Pointwise
@@ -36,6 +37,8 @@ def _code(steps: Fraction, kind: TensorType) -> int:
         return -1 if steps < 0 else 1
     if kind.quantization is None or kind.quantization.imported is None:
         return round_half_up(steps)
+    if kind.codebook is not None and kind.codebook.kind is CodebookKind.TERNARY:
+        return (steps > HALF) - (steps < -HALF)
     offsets = rounding_offsets(kind.quantization.imported, imported_error(kind.codes))
     return math.floor(steps + offsets[1 if steps < 0 else 0])
 

@@ -88,10 +88,8 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
             output = override.output_format(plain, uniform.value)
             _check_scale(override, output)
         layers[op.name] = LayerPlan(output, weights, override.scale, override.signed)
-    plan = carried_formats(
-        graph, Plan(inputs, layers), lambda name: options.layer_override(name).abits is not None
-    )
-    return imported_plan(graph, plan, options)
+    plan = imported_plan(graph, Plan(inputs, layers), options)
+    return carried_formats(graph, plan, lambda name: options.layer_override(name).abits is not None)
 
 
 def _before_weights(graph: Graph) -> frozenset[str]:

@@ -1,24 +1,31 @@
-"""Published fixed-point formats through operators that have no quantizer of their own.
+"""Coarse formats through operators that have no quantizer of their own.
 
     %skip Q6.0                               %skip Q6.0
     %up   = LinearResize(%x Q6.0)     ->     %up  Q6.4    (multiples of 1/16, exactly)
     %cat  = Concat(%skip, %up)               %cat Q6.4    (%skip shifted by 4)
 
-The published networks quantize behind convolutions only. A bilinear resize by 2, or an average over
-2 x 2, then leaves sixteenths or quarters, which the next convolution reads as they are. A layer's
-own `abits` in the configuration puts a quantizer there.
+The published fixed-point networks quantize behind convolutions only. A bilinear resize by 2, or an
+average over 2 x 2, then leaves sixteenths or quarters, which the next convolution reads as they
+are. A layer's own `abits` in the configuration puts a quantizer there. It is the same behind
+ternary activations: quarters of -4..4, sixteenths of -16..16.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from qcompile.errors import UsageError
 from qcompile.fixed_point import QFormat
 from qcompile.graph import Graph, Op
 from qcompile.ops import MOVEMENT, AveragePool, Concat, LinearResize
+from qcompile.passes.imported_formats import is_imported, is_ternary
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer
+from qcompile.types import TensorType
+
+MOST_COARSE_BITS = 8
+"""Ternary values that were averaged so often that they need more get the format of other values."""
 
 
 def carried_formats(graph: Graph, plan: Plan, has_own_format: Callable[[str], bool]) -> Plan:
@@ -33,11 +40,16 @@ def carried_formats(graph: Graph, plan: Plan, has_own_format: Callable[[str], bo
         UsageError: a resize or pool divides by something else than a power of two.
     """
     layers = dict(plan.layers)
-    if not any(layer.output.quantizer.is_published_fixed_point for layer in layers.values()):
+    published = any(layer.output.quantizer.is_published_fixed_point for layer in layers.values())
+    ternary = any(is_ternary(kind) for kind in graph.types.values())
+    if not published and not ternary:
         return plan
     formats = {name: layer.output for name, layer in plan.inputs.items()}
     for op in graph.ops:
         layer = layers[op.name]
+        if is_imported(graph.output_type(op)):
+            formats[op.output] = _as_named(graph.output_type(op), layer.output)
+            continue
         if not has_own_format(op.name) or isinstance(op, MOVEMENT):
             carried = _carried(graph, op, layer, formats)
             if carried is not None and carried != layer.output:
@@ -53,14 +65,33 @@ def _carried(graph: Graph, op: Op, layer: LayerPlan, formats: dict[str, Format])
     if any(source.is_float for source in sources):
         return None
     if isinstance(op, Concat):
-        return _union([source for source in sources if source.q is not None])
+        named = [source for source in sources if source.q is not None]
+        if len(named) < len(sources) and not layer.output.quantizer.is_published_fixed_point:
+            return None
+        return _union(named)
     if isinstance(op, MOVEMENT):
         return sources[0]
-    if not layer.output.quantizer.is_published_fixed_point:
+    if not isinstance(op, LinearResize | AveragePool) or not op.activation.is_identity:
         return None
-    if isinstance(op, LinearResize | AveragePool) and op.activation.is_identity:
-        return _divided(op, sources[0], _divisor(graph, op))
-    return None
+    divisor = _divisor(graph, op)
+    if layer.output.quantizer.is_published_fixed_point:
+        return _divided(op, sources[0], divisor)
+    coarse = _is_coarse(sources[0]) and not layer.output.is_float
+    return _divided(op, sources[0], divisor) if coarse and not divisor & (divisor - 1) else None
+
+
+def _as_named(kind: TensorType, chosen: Format) -> Format:
+    """Ternary codes with a power-of-two scale as the fixed-point format that holds them."""
+    grid = kind.quantization
+    if not is_ternary(kind) or grid is None or not grid.is_power_of_two:
+        return chosen
+    return _holding(-math.frexp(grid.scale[0])[1] + 1, 1)
+
+
+def _is_coarse(source: Format) -> bool:
+    """Whether averages of averages of ternary values still have few bits."""
+    fixed = source.q is not None and source.quantizer is Quantizer.FIXED
+    return fixed and source.bits <= MOST_COARSE_BITS
 
 
 def _divisor(graph: Graph, op: LinearResize | AveragePool) -> int:

@@ -19,7 +19,10 @@ from qcompile.ops import (
     LocalAttention2d,
     MatMul,
     Mul,
+    Rescale,
+    Steps,
     SumOp,
+    TernaryTanh,
 )
 from qcompile.passes.base import until_stable
 from qcompile.passes.parameters import add_float, exact, vector
@@ -43,7 +46,8 @@ class FoldAffine:
 
     `Mul` and `Add` of a constant per channel count as `Affine`. Forwards, a scale folds into any
     convolution; a shift only into one without padding, since the padding is zero after the shift.
-    An `Affine` behind an activation stays for `FuseActivations`.
+    An `Affine` behind an activation stays for `FuseActivations`. So does one in front of a ternary
+    function, whose strict limits the rounding of w' to float32 would move.
 
     Attributes:
         into_weights: whether weights may change. Quantizers of the literature take them as trained;
@@ -117,6 +121,7 @@ def _fold_backwards(graph: Graph, affine: Affine, into_weights: bool) -> Graph |
         or graph.only_consumer(producer.output) is not affine
         or producer.channel_axis(graph.types[producer.output].rank) != 1
         or (isinstance(producer, _Weighted) and not into_weights)
+        or (isinstance(producer, _Weighted) and _feeds_steps(graph, affine.output))
     ):
         return None
     channels = graph.types[affine.output].shape[1]
@@ -151,6 +156,16 @@ def _fold_backwards(graph: Graph, affine: Affine, into_weights: bool) -> Graph |
     rewriter.replace(producer, folded)
     rewriter.remove(affine)
     return rewriter.finish()
+
+
+def _feeds_steps(graph: Graph, value: str) -> bool:
+    """Whether only functions with steps at exact limits read a value."""
+    readers = graph.consumers[value]
+    return bool(readers) and all(
+        isinstance(reader, TernaryTanh | Steps)
+        or (isinstance(reader, Rescale) and _feeds_steps(graph, reader.output))
+        for reader in readers
+    )
 
 
 def _keep_grid(graph: Graph, rewriter: Rewriter, old: str, new: str, factor: Array) -> None:

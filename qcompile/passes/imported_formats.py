@@ -13,7 +13,7 @@ from qcompile.ops.fake_quantize import integer_type
 from qcompile.options import CompileOptions
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer
 from qcompile.prune_options import prunes
-from qcompile.types import TensorType
+from qcompile.types import CodebookKind, TensorType
 
 WIDEST = 31
 INNER_BITS = 16
@@ -25,6 +25,12 @@ COMPILE_FLOAT = "leave it out, or compile the float model"
 def is_imported(kind: TensorType) -> bool:
     """Whether a float value, or a constant, is on a grid that came with the model."""
     return kind.quantization is not None and kind.quantization.imported is not None
+
+
+def is_ternary(kind: TensorType) -> bool:
+    """Whether a value has the codes -1, 0, 1 because the model's own function makes them."""
+    book = kind.codebook
+    return is_imported(kind) and book is not None and book.kind is CodebookKind.TERNARY
 
 
 def has_grids(graph: Graph) -> bool:
@@ -41,20 +47,38 @@ def check_quantised(graph: Graph, options: CompileOptions) -> None:
     """
     if not has_grids(graph):
         return
-    for flag, used in (
-        ("--prune", prunes(options)),
-        ("--mean-wbits", options.mean_wbits is not None),
-        *((flag_of(name), getattr(options, name) is not None) for name in SIZE_BUDGETS),
-    ):
+    for flag, used in (("--prune", prunes(options)), *_searches(options)):
         if used:
             raise UsageError(f"{flag}: the model is quantised already; {COMPILE_FLOAT}")
+
+
+def check_ternary(options: CompileOptions) -> None:
+    """
+    Raises:
+        UsageError: the options search for widths, and the model's own functions say some of them.
+    """
+    for flag, used in _searches(options):
+        if used:
+            raise UsageError(
+                f"{flag}: the activations of the model are ternary, and widths beside them are "
+                f"not searched for; give --wbits, and abits of single layers in --config"
+            )
+
+
+def _searches(options: CompileOptions) -> tuple[tuple[str, bool], ...]:
+    """Each flag that searches for widths, and whether it is used."""
+    return (
+        ("--mean-wbits", options.mean_wbits is not None),
+        *((flag_of(name), getattr(options, name) is not None) for name in SIZE_BUDGETS),
+    )
 
 
 def imported_plan(graph: Graph, plan: Plan, options: CompileOptions) -> Plan:
     """The plan, with the formats of the model itself wherever it has them.
 
     The values between those have 16 bits unless the options name a width: other tools leave them
-    float. Weights on no grid have the widths that the options say.
+    float. Ternary values alone do not ask for that. Weights on no grid have the widths that the
+    options say.
 
     Args:
         graph: a float graph after `AbsorbQuantizers`; one without grids changes nothing.
@@ -69,7 +93,8 @@ def imported_plan(graph: Graph, plan: Plan, options: CompileOptions) -> Plan:
     _check(graph, options)
     inputs = {name: _planned(graph, name, layer) for name, layer in plan.inputs.items()}
     layers = {}
-    partly = any(is_imported(graph.output_type(op)) for op in graph.ops)
+    kinds = [graph.output_type(op) for op in graph.ops]
+    partly = any(is_imported(kind) and not is_ternary(kind) for kind in kinds)
     partly = partly and options.abits == DEFAULT_WIDTH
     for op in graph.ops:
         layer = _planned(graph, op.output, plan.layers[op.name])

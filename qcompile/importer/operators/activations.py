@@ -82,6 +82,11 @@ def convert_neg(node: Node, builder: Builder) -> None:
     emit_rescale(node, builder, Activation(gain=(-1.0,)))
 
 
+def convert_abs(node: Node, builder: Builder) -> None:
+    """Abs: slope -1 for negative values."""
+    emit_rescale(node, builder, Activation(slope=(-1.0,)))
+
+
 def emit_bounds(node: Node, builder: Builder, low: float, high: float) -> None:
     """Clip to low..high; where they cross, ONNX says that everything becomes `high`."""
     if math.isnan(low) or math.isnan(high):
