@@ -47,6 +47,7 @@ COMMANDS = {
     "finetune": "qcompile.commands.finetune",
     "importance": "qcompile.commands.importance",
     "prune": "qcompile.commands.prune",
+    "suggest": "qcompile.commands.suggest",
     "sweep": "qcompile.commands.sweep",
 }
 """First argument -> the module whose command of that name runs in place of the main one."""

@@ -90,21 +90,7 @@ def receptive_field(graph: Graph) -> ReceptiveField:
     Raises:
         UsageError: no output is a map whose positions can be followed to the input.
     """
-    values: dict[str, _Value] = {}
-    for name in graph.inputs:
-        shape = graph.types[name].shape
-        channel = channel_axis(shape)
-        spatial = [axis for axis in range(len(shape)) if axis not in (0, channel)]
-        values[name] = _Value(
-            tuple(
-                Footprint(spatial.index(axis), 1, (0,), (0,)) if axis in spatial else None
-                for axis in range(len(shape))
-            )
-        )
-    for op in graph.ops:
-        result = _seen(op, graph, values)
-        for value in op.outputs:
-            values[value] = result
+    values = _followed(graph)
     count = len(graph.types[graph.inputs[0]].shape) - 2
     maps = []
     for name in graph.outputs:
@@ -123,6 +109,46 @@ def receptive_field(graph: Graph) -> ReceptiveField:
         tuple(max(found[axis].halo for _, found in maps) for axis in range(count)),
         next((value.whole for value, _ in maps if value.whole is not None), None),
     )
+
+
+def strides(graph: Graph) -> dict[str, tuple[Fraction | None, ...]]:
+    """For each computed value the input pixels that a step along each of its axes stands for.
+
+    None stands for axes that are none of the image's (batch, channels). Values whose positions are
+    lost, or that pool over the whole image, have no entry.
+    """
+    found = {}
+    for name, value in _followed(graph).items():
+        known = [item.axis for item in value.axes if item is not None]
+        if (
+            name not in graph.inputs
+            and len(set(known)) == len(graph.types[graph.inputs[0]].shape) - 2
+        ):
+            found[name] = tuple(
+                None if item is None else Fraction(item.period, len(item.low))
+                for item in value.axes
+            )
+    return found
+
+
+def _followed(graph: Graph) -> dict[str, _Value]:
+    """What every computed value sees."""
+    values: dict[str, _Value] = {}
+    for name in graph.inputs:
+        shape = graph.types[name].shape
+        channel = channel_axis(shape)
+        spatial = [axis for axis in range(len(shape)) if axis not in (0, channel)]
+        values[name] = _Value(
+            tuple(
+                Footprint(spatial.index(axis), 1, (0,), (0,)) if axis in spatial else None
+                for axis in range(len(shape))
+            )
+        )
+    for op in graph.ops:
+        result = _seen(op, graph, values)
+        for value in op.outputs:
+            values[value] = result
+    return values
 
 
 def _seen(op: Op, graph: Graph, values: Mapping[str, _Value]) -> _Value:

@@ -106,10 +106,10 @@ def _planes(
         label = label[at] if label.ndim > 2 else label
         maps = [item[at] for item in maps]
         picture = picture[at]
-    return _pixels(picture), maps[0], maps[1], maps[2]
+    return as_pixels(picture), maps[0], maps[1], maps[2]
 
 
-def _pixels(image: Array) -> Array:
+def as_pixels(image: Array) -> Array:
     """uint8 [H, W] or [H, W, 3] from [H, W, C]; floats are stretched to their range."""
     shown = image if image.shape[-1] == 3 else image[..., 0]
     if shown.dtype == np.uint8:

@@ -46,6 +46,7 @@ LAYERS = (
         "report",
         "result",
         "search",
+        "suggest",
         "output",
         "target_hdl",
         "target_onnx",

@@ -43,7 +43,7 @@ def to_html(report: Report) -> str:
     """The whole page. Nothing in it is fetched from elsewhere, and it runs no script."""
     table = [tuple(column.text(row) for column in COLUMNS) for row in report.layers]
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             model=plain(report.model),
@@ -167,7 +167,8 @@ def _size_tile(report: Report) -> Tile:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Of the templates of pages."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("qcompile.templates", "report"),
         autoescape=True,

@@ -1,0 +1,1 @@
+"""Suggestive annotation: which images of a pool are worth annotating next."""
