@@ -42,11 +42,11 @@ from qcompile.ops.silu import Silu
 from qcompile.ops.slice import Slice
 from qcompile.ops.softmax import Softmax
 from qcompile.ops.softplus import Softplus
-from qcompile.ops.sum_op import SumOp
 from qcompile.ops.steps import Steps
+from qcompile.ops.sum_op import SumOp
 from qcompile.ops.tanh import Tanh
-from qcompile.ops.threshold import Threshold
 from qcompile.ops.ternary_tanh import TernaryTanh
+from qcompile.ops.threshold import Threshold
 from qcompile.ops.transpose import Transpose
 
 OPERATORS: tuple[type[Op], ...] = (
@@ -79,10 +79,10 @@ OPERATORS: tuple[type[Op], ...] = (
     HardSwish,
     Silu,
     Tanh,
-    Elu,
-    Softplus,
     TernaryTanh,
     Steps,
+    Elu,
+    Softplus,
     Exp,
     Lookup,
     Quantize,
@@ -98,10 +98,10 @@ POINTWISE: tuple[type[Pointwise], ...] = (
     HardSwish,
     Silu,
     Tanh,
-    Elu,
-    Softplus,
     TernaryTanh,
     Steps,
+    Elu,
+    Softplus,
     Exp,
 )
 
@@ -168,10 +168,10 @@ __all__ = [
     "Slice",
     "Softmax",
     "Softplus",
+    "Steps",
     "SumOp",
     "Tanh",
+    "TernaryTanh",
     "Threshold",
     "Transpose",
-    "Steps",
 ]
-    "TernaryTanh",

@@ -85,6 +85,8 @@ PLANNERS: Mapping[type[Op], Row] = {
     ops.HardSwish: _float("hard_swish"),
     ops.Silu: _float("silu"),
     ops.Tanh: _float("tanh"),
+    ops.TernaryTanh: _float("ternary_tanh"),
+    ops.Steps: _float("steps"),
     ops.Elu: _float("elu"),
     ops.Softplus: _float("softplus"),
     ops.Exp: _float("exp"),
@@ -92,8 +94,6 @@ PLANNERS: Mapping[type[Op], Row] = {
     ops.Threshold: _strided(elementwise.plan_threshold, "threshold", rank=4),
     ops.Quantize: _strided(elementwise.plan_quantize, "quantize", rank=5),
     ops.Dequantize: _strided(elementwise.plan_dequantize, "dequantize", rank=4),
-    ops.TernaryTanh: _float("ternary_tanh"),
-    ops.Steps: _float("steps"),
 }
 """Every operator of `qcompile.ops`, once."""
 
