@@ -159,13 +159,13 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
 @click.option(
     "--output-kind", type=_values(OutputKind), help="What the compiled network returns.  [auto]"
 )
-@data_flags
 @click.option(
     "--ternary-tanh",
     type=_values(TernaryTanhForm),
     help="What a ternary tanh becomes: its limit -1, 0, 1, or a table of the smooth function.  "
     "[hard]",
 )
+@data_flags
 @click.option("--min-dice", type=float, help="Gate: least Dice of the compiled network.")
 @click.option(
     "--max-dice-drop",
@@ -328,8 +328,8 @@ def options_of(given: dict[str, Any]) -> CompileOptions:
         "output_kind": OutputKind,
         "effort": Effort,
         "range_method": RangeMethod,
-        "fifos": FifoPolicy,
         "ternary_tanh": TernaryTanhForm,
+        "fifos": FifoPolicy,
         "onnx_input": OnnxInput,
         "onnx_weights": OnnxWeights,
     }
