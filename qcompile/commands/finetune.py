@@ -74,6 +74,13 @@ FLAGS = [flag for flag in command.params if flag.name not in NOT_HERE]
     help="End epochs after N steps, each on other images.  [all images]",
 )
 @click.option(
+    "--portions",
+    default="",
+    metavar="P,P,...,100",
+    help="Incremental quantization of --quantizer pow2: freeze these percentages of each layer's "
+    "weights one after the other, the largest first, and train the others on.",
+)
+@click.option(
     "--augment",
     default="all",
     show_default=True,
@@ -132,6 +139,7 @@ def finetune(model: Path, val: str | None, output: Path | None, **given: Any) ->
     from qcompile.train.finetune import finetune as run
     from qcompile.train.losses import Loss
     from qcompile.train.options import TrainOptions
+    from qcompile.train.portions import parse_portions
     from qcompile.train.sources import training_options
 
     own = {
@@ -139,7 +147,7 @@ def finetune(model: Path, val: str | None, output: Path | None, **given: Any) ->
         for name in (
             "epochs", "batch", "lr", "patience", "validate_every", "augment", "class_weights",
             "dice_weight", "boundary", "distill", "fixed_scales", "torch_device", "resume",
-            "epoch_steps",
+            "epoch_steps", "portions",
         )
     }  # fmt: skip
     for flag in command.params:
@@ -166,6 +174,7 @@ def finetune(model: Path, val: str | None, output: Path | None, **given: Any) ->
         own["resume"],
         options.seed,
         own["epoch_steps"],
+        parse_portions(own["portions"]),
     )
     folder = output or Path(f"{model.stem}-finetuned")
     check_output(folder)

@@ -56,15 +56,30 @@ def binary(rows: Tensor, chosen: Format) -> Tensor:
 def pow2(rows: Tensor, chosen: Format) -> Tensor:
     """0 and the powers of two that `--quantizer pow2` has, for the whole tensor."""
     plain = rows.detach()
-    largest = float(plain.abs().max()) or 1.0
-    top = math.floor(math.log2(4 * largest / 3))
-    bottom = top + 1 - exponent_count(chosen.bits)
-    mantissa, exponent = torch.frexp(plain.abs())
+    return straight_through(powers_of_two(plain, top_exponent(plain), chosen.bits), rows)
+
+
+def top_exponent(weights: Tensor) -> int:
+    """n1 of `pow2`: that of the largest power of two for a tensor."""
+    largest = float(weights.abs().max()) or 1.0
+    return math.floor(math.log2(4 * largest / 3))
+
+
+def powers_of_two(weights: Tensor, top: int, bits: int) -> Tensor:
+    """0 and +-2**n, n2 <= n <= n1, without gradient.
+
+    Args:
+        weights: of any shape; what is beyond the largest power becomes it.
+        top: n1.
+        bits: of a code: there are 2**(bits - 2) powers.
+    """
+    bottom = top + 1 - exponent_count(bits)
+    mantissa, exponent = torch.frexp(weights.abs())
     # 2**n stands for 3/4 * 2**n up to 3/2 * 2**n, the smallest one for half of it.
     nearest = torch.where(mantissa >= 0.75, exponent, exponent - 1).clamp(bottom, top)
-    powers = torch.ldexp(torch.ones_like(plain), nearest)
-    powers = torch.where((exponent - 1 >= bottom - 1) & (plain != 0), powers, 0.0)
-    return straight_through(torch.sign(plain) * powers, rows)
+    powers = torch.ldexp(torch.ones_like(weights), nearest)
+    powers = torch.where((exponent - 1 >= bottom - 1) & (weights != 0), powers, 0.0)
+    return torch.sign(weights) * powers
 
 
 def dorefa(rows: Tensor, chosen: Format) -> Tensor:

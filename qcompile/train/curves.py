@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,15 +23,18 @@ class Epoch:
         epoch: its number.
         loss: mean over its batches; None for epoch 0.
         dice: of the compiled network on the validation images; None if it was not measured.
+        frozen: the share of the weights that is frozen after it; None without portions.
     """
 
     epoch: int
     loss: float | None
     dice: float | None
+    frozen: float | None = None
 
 
 def curves_svg(epochs: Sequence[Epoch], dice_float: float | None, best: int) -> str:
-    """Loss above, Dice below, with the float network's Dice and the epoch that is kept."""
+    """Loss above, Dice below, with the float network's Dice and the epoch that is kept; lines where
+    more weights were frozen."""
     losses = [(item.epoch, item.loss) for item in epochs if item.loss is not None]
     dices = [(item.epoch, item.dice) for item in epochs if item.dice is not None]
     last = max([1, *(item.epoch for item in epochs)])
@@ -46,6 +50,7 @@ def curves_svg(epochs: Sequence[Epoch], dice_float: float | None, best: int) -> 
             continue
         axis = linear_axis([value for _, value in points] + ([] if level is None else [level]))
         body += _frame(axis, top, base, last)
+        body += _portions(epochs, top, base, last)
         body += _curve(points, axis, top, base, last, colour, best)
         if level is not None:
             y = _y(axis, level, top, base)
@@ -69,6 +74,15 @@ def _frame(axis: Axis, top: float, base: float, last: int) -> Iterator[str]:
     step = max(1, -(-last // 10))
     for epoch in range(0, last + 1, step):
         yield _text(_x(epoch, last), base + 18, str(epoch), "middle")
+
+
+def _portions(epochs: Sequence[Epoch], top: float, base: float, last: int) -> Iterator[str]:
+    """A line with the share of frozen weights between the epochs where it changes."""
+    for before, after in itertools.pairwise(epochs):
+        if after.frozen is not None and after.frozen != before.frozen:
+            x = _x(before.epoch, last)
+            yield _line(x, top, x, base, INK, "1 3")
+            yield _text(x + 3, base - 4, f"{100 * after.frozen:g} %")
 
 
 def _curve(

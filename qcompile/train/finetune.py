@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from qcompile import __version__
 from qcompile.config import options_table
 from qcompile.data import Sources, load_sources
@@ -28,6 +26,7 @@ from qcompile.passes.base import run_passes
 from qcompile.pipeline import input_shapes, simplify_passes
 from qcompile.quantization import resolved_effort
 from qcompile.train.curves import Epoch, curves_svg
+from qcompile.train.device import torch_device
 from qcompile.train.graph_module import GraphModule
 from qcompile.train.loop import Progress, Training
 from qcompile.train.losses import target_of
@@ -90,7 +89,7 @@ def finetune(
     Raises:
         QCompileError: model, data or options are wrong.
     """
-    device = _device(train.device)
+    device = torch_device(train.device)
     imported = import_model(model, input_shapes(model, options))
     source = load_sources(imported, options)
     if source.evaluation is None:
@@ -116,6 +115,7 @@ def finetune(
         source.feeds,
         train.learned_scales,
         lambda done, total: progress("quantize", done, total),
+        train.portions is not None,
     )
     sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
     metadata = {"qcompile": __version__, "model": model.name, "sha256": sha256}
@@ -135,7 +135,10 @@ def finetune(
     )
     logger.info("%d images to train on, %d to validate", len(samples.labels), len(judged.labels))
     run.run()
-    evaluation = run.validation.dice(network.lowered().integer)
+    known, dice = run.validation.known, run.dice_of(run.best)
+    if known is None or dice is None:  # a run that was over when it was resumed, for instance
+        known = run.validation.dice(network.lowered().integer)
+        dice = known.dice_quantized
     files = model_files(network, metadata)
     start = run.dice_of(0)
     assert start is not None
@@ -143,26 +146,16 @@ def finetune(
         {
             "model.onnx": files.model,
             "plan.toml": files.plan_text(f"Model: {model.name}, fine-tuned"),
-            "curves.svg": curves_svg(run.epochs, evaluation.dice_float, run.best),
-            "history.json": _history(run, evaluation.dice_float),
+            "curves.svg": curves_svg(run.epochs, known.dice_float, run.best),
+            "history.json": _history(run, known.dice_float),
         },
         tuple(run.epochs),
         run.best,
-        evaluation.dice_float,
+        known.dice_float,
         start,
-        evaluation.dice_quantized,
+        dice,
         (len(samples.labels), len(judged.labels)),
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no CUDA device; use --device cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    # Ten bits of significand would round what lies on its grid already.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    return torch.device(name)
 
 
 def _sets(

@@ -30,6 +30,7 @@ from qcompile.ops import (
 from qcompile.passes.activation_ranges import Start
 from qcompile.train.activation_quantizer import quantize_activation
 from qcompile.train.batches import image_slices, is_batchable, joined, part_of
+from qcompile.train.incremental_weights import IncrementalWeights
 from qcompile.train.reals import REAL_OPERATORS, Vectors, real_operator
 from qcompile.train.scales import Scales
 from qcompile.train.sums import MOST_SPATIAL_AXES
@@ -52,7 +53,7 @@ class GraphModule(nn.Module):
         self,
         graph: Graph,
         scales: Scales | None = None,
-        weights: Mapping[str, WeightQuantizer] | None = None,
+        weights: Mapping[str, WeightQuantizer | IncrementalWeights] | None = None,
         starts: Mapping[str, Start] | None = None,
     ) -> None:
         """
@@ -170,12 +171,24 @@ class GraphModule(nn.Module):
         return found
 
     def weights(self, op: Op) -> Tensor:
-        """The weights of a weighted operator on their grid."""
+        """The weights of a weighted operator on their grid: those of the compiled network."""
         data = self.constant(op.inputs[1])
+        quantizer = self._quantizer(op)
+        return data if quantizer is None else quantizer.grid(data)
+
+    def freeze_weights(self, share: float) -> None:
+        """Freezes a share of the weights of every operator that `IncrementalWeights` holds."""
+        for op in self.graph.ops:
+            quantizer = self._quantizer(op)
+            if isinstance(quantizer, IncrementalWeights):
+                quantizer.freeze(self.constant(op.inputs[1]), share)
+
+    def _quantizer(self, op: Op) -> WeightQuantizer | IncrementalWeights | None:
         if op.name not in self._quantizer_of:
-            return data
-        result: Tensor = self.weight_quantizers[self._quantizer_of[op.name]](data)
-        return result
+            return None
+        found = self.weight_quantizers[self._quantizer_of[op.name]]
+        assert isinstance(found, WeightQuantizer | IncrementalWeights)
+        return found
 
     def activation_vectors(self, op: Op) -> Vectors:
         """The trained parameters of an operator's activation."""
@@ -187,9 +200,12 @@ class GraphModule(nn.Module):
         return Vectors(**found)
 
     def _constant_for(self, op: Op, place: int) -> Tensor:
-        if place == 1 and op.name in self._quantizer_of:
-            return self.weights(op)
-        return self.constant(op.inputs[place])
+        data = self.constant(op.inputs[place])
+        quantizer = self._quantizer(op) if place == 1 else None
+        if quantizer is None:
+            return data
+        result: Tensor = quantizer(data)
+        return result
 
     def _computed(self, op: Op, inputs: Sequence[Tensor]) -> Tensor:
         kind = self.graph.output_type(op)

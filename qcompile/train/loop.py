@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from qcompile.train.network import TrainedNetwork
 from qcompile.train.options import TrainOptions
 from qcompile.train.samples import Batch, Samples
 from qcompile.train.validation import Validation
+
+logger = logging.getLogger("qcompile")
 
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total)"""
@@ -48,7 +51,8 @@ class Training:
         settings: of the run, to compare with those of a checkpoint.
         progress: told about steps and validation.
         epochs: what happened so far.
-        best: the epoch with the highest Dice, or the last one without a Dice.
+        best: the epoch with the highest Dice, of those in which all weights are what the compiled
+            network has; 0, the start, until there is one.
     """
 
     network: TrainedNetwork
@@ -93,6 +97,7 @@ class Training:
             self._finish_epoch(0, None)
         while not self._is_over():
             number = self.epochs[-1].epoch + 1
+            self._freeze(number)
             self._finish_epoch(number, self._train(number))
         self.network.module.load_state_dict(self.best_state)
 
@@ -102,9 +107,36 @@ class Training:
 
     def _is_over(self) -> bool:
         last = self.epochs[-1].epoch
-        waited = last - self.best
+        waited = last - self.best if self._counts(self.best) else 0
         patience = self.options.patience
         return last >= self.options.epochs or (0 < patience <= waited)
+
+    def _stage(self, number: int) -> tuple[int, int]:
+        """The first epoch of the stage of an epoch, and that of the next stage. The learning rate
+        starts anew with each."""
+        options = self.options
+        if options.portions is None:
+            return 1, options.epochs + 1
+        stage = options.portions.stage(number, options.epochs)
+        first = options.portions.first_epoch
+        return first(stage, options.epochs), first(stage + 1, options.epochs)
+
+    def _share(self, number: int) -> float | None:
+        """The share of the weights that is frozen after an epoch; None without portions."""
+        portions = self.options.portions
+        if portions is None:
+            return None
+        return portions.shares[portions.stage(number, self.options.epochs)] if number else 0.0
+
+    def _counts(self, number: int) -> bool:
+        """Whether an epoch may be kept: without portions all, else those with all weights."""
+        return self._share(number) in (None, 1.0)
+
+    def _freeze(self, number: int) -> None:
+        share = self._share(number)
+        if share is not None and self._stage(number)[0] == number:
+            self.network.module.freeze_weights(share)
+            logger.info("epoch %d: %g %% of the weights are frozen", number, 100 * share)
 
     def _train(self, number: int) -> float:
         module = self.network.module
@@ -113,10 +145,13 @@ class Training:
         steps = self.samples.steps(options.batch)
         if options.epoch_steps:
             steps = min(steps, options.epoch_steps)
+        begin, end = self._stage(number)
+        share = self._share(number)
+        shown = "train" if share is None else f"train, {100 * share:g} %"
         total = 0.0
         batches = self.samples.batches(options.batch, options.augment, self.generator)
         for step, batch in enumerate(itertools.islice(batches, steps)):
-            rate = rate_at((number - 1) * steps + step, steps, self.options.epochs)
+            rate = rate_at((number - begin) * steps + step, steps, end - begin)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["highest"] * rate
             loss = self._step(batch)
@@ -126,8 +161,8 @@ class Training:
                     f"{self.options.learning_rate:g}"
                 )
             total += loss
-            done = (number - 1) * steps + step + 1
-            self.progress("train", done, self.options.epochs * steps)
+            done = (number - begin) * steps + step + 1
+            self.progress(shown, done, (end - begin) * steps)
         return total / steps
 
     def _step(self, batch: Batch) -> float:
@@ -151,9 +186,10 @@ class Training:
         options = self.options
         if number % options.validate_every == 0 or number == options.epochs:
             dice = self._dice()
-        self.epochs.append(Epoch(number, loss, dice))
-        highest = self.dice_of(self.best)
-        if dice is not None and (number == 0 or highest is None or dice > highest):
+        self.epochs.append(Epoch(number, loss, dice, self._share(number)))
+        highest = self.dice_of(self.best) if self._counts(self.best) else None
+        is_better = dice is not None and (highest is None or dice > highest)
+        if is_better and self._counts(number):
             self.best, self.best_state = number, _copied(self.network.module)
         save_checkpoint(
             self.checkpoint,

@@ -22,9 +22,10 @@ from qcompile.passes.narrow_table_inputs import narrow_table_inputs
 from qcompile.passes.quantize_activations import QuantizeActivations
 from qcompile.passes.quantize_weights import weight_format
 from qcompile.passes.resolved_plan import resolved_plan
-from qcompile.plan import Format, Plan
+from qcompile.plan import Format, Plan, Quantizer
 from qcompile.quantization import PLAIN, Lowered, Quantization
 from qcompile.train.graph_module import GraphModule
+from qcompile.train.incremental_weights import IncrementalWeights
 from qcompile.train.integer_module import IntegerModule
 from qcompile.train.scales import Scales
 from qcompile.train.weight_quantizer import WeightQuantizer
@@ -146,6 +147,7 @@ def make_trainable(
     options: CompileOptions,
     calibration: Calibration | None = None,
     learned_scales: bool = True,
+    incremental: bool = False,
 ) -> TrainedNetwork:
     """The module of a simplified float graph.
 
@@ -156,9 +158,10 @@ def make_trainable(
         options: of the compilation.
         calibration: what its values look like: scales start from there, unless the plan has them.
         learned_scales: whether scales take part in the training.
+        incremental: weights that are to be powers of two are real numbers until they are frozen.
 
     Raises:
-        UsageError: the model is quantised already.
+        UsageError: the model is quantised already, or no weights are to be frozen.
         UnsupportedError: torch cannot compute some operator.
     """
     check_float(graph)
@@ -167,11 +170,21 @@ def make_trainable(
     typed = run_passes(graph, (annotate,))
     _, formats, narrowed = narrow_table_inputs(graph, plan)
     scales = Scales(typed, formats, narrowed, learned_scales)
-    quantizers = {
-        op.name: WeightQuantizer(op, graph.constants[op.inputs[1]], chosen, learned_scales)
-        for op in typed.ops
-        if isinstance(op, WEIGHTED) and (chosen := weight_format(plan, op)) is not None
-    }
+    quantizers: dict[str, WeightQuantizer | IncrementalWeights] = {}
+    for op in typed.ops:
+        chosen = weight_format(plan, op) if isinstance(op, WEIGHTED) else None
+        if chosen is None:
+            continue
+        weights = graph.constants[op.inputs[1]]
+        if incremental and chosen.quantizer is Quantizer.POW2:
+            quantizers[op.name] = IncrementalWeights(weights, chosen)
+        else:
+            quantizers[op.name] = WeightQuantizer(op, weights, chosen, learned_scales)
+    if incremental and not any(isinstance(q, IncrementalWeights) for q in quantizers.values()):
+        raise UsageError(
+            "--portions freezes weights as powers of two, and no layer has them; add "
+            "--quantizer pow2, or leave out --portions"
+        )
     module = GraphModule(typed, scales, quantizers, _starts(typed, formats))
     module.eval()  # in training mode scales of wide values grow
     return TrainedNetwork(graph, plan, specs, options, typed, module)

@@ -9,6 +9,7 @@ from typing import Any
 from qcompile.errors import UsageError
 from qcompile.train.augment import Augment
 from qcompile.train.losses import Loss
+from qcompile.train.portions import Portions
 
 BALANCED = "balanced"
 DEVICES = ("auto", "cpu", "cuda")
@@ -27,6 +28,8 @@ class TrainOptions:
         epoch_steps: steps in an epoch at most, each epoch on other images; 0: all images.
         augment: how images are varied.
         loss: what is made small; its class weights follow from `class_weights`.
+        portions: shares of the weights that are frozen as powers of two, stage after stage; None:
+            all weights are rounded in every step.
         class_weights: one for each class, 'balanced' (by the root of their share), or ''.
         learned_scales: whether scales are trained.
         device: 'auto' takes CUDA where it is.
@@ -47,6 +50,7 @@ class TrainOptions:
     resume: bool = False
     seed: int = 0
     epoch_steps: int = 0
+    portions: Portions | None = None
 
     def __post_init__(self) -> None:
         for flag, value, least in (
@@ -58,6 +62,12 @@ class TrainOptions:
         ):
             if value < least:
                 raise UsageError(f"{flag}: {value} is too small; use {least} or more")
+        stages = 0 if self.portions is None else len(self.portions.shares)
+        if self.epochs < stages:
+            raise UsageError(
+                f"--epochs {self.epochs}: --portions has {stages} stages, and each takes an epoch "
+                f"at least; use --epochs {stages} or more"
+            )
         if not 0 < self.learning_rate < 10:
             raise UsageError(f"--lr: {self.learning_rate} is no learning rate; try 0.001")
         for flag, number in (
@@ -81,6 +91,7 @@ class TrainOptions:
             "--seed": self.seed,
             "--epochs": self.epochs,
             "--epoch-steps": self.epoch_steps,
+            "--portions": "" if self.portions is None else self.portions.text(),
         }
         loss = dataclasses.asdict(self.loss)
         return result | {f"loss {name}": value for name, value in loss.items() if name != "weights"}

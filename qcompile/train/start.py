@@ -33,6 +33,7 @@ def start_training(
     feeds: Sequence[Feed],
     learned_scales: bool = True,
     progress: Progress | None = None,
+    incremental: bool = False,
 ) -> TrainedNetwork:
     """The network in training as it is before the first step.
 
@@ -43,9 +44,10 @@ def start_training(
         feeds: raw calibration images.
         learned_scales: whether scales take part in the training.
         progress: called with (done, total) operators.
+        incremental: see `make_trainable`.
 
     Raises:
-        UsageError: the model is quantised already.
+        UsageError: the model is quantised already, or no weights are to be frozen.
         UnsupportedError: torch cannot compute some operator.
     """
     check_float(graph)
@@ -57,7 +59,12 @@ def start_training(
     verbatim = options.takes_weights_as_trained
     begun = _without_factors(graph, plan) if verbatim else _with_codes(found)
     return make_trainable(
-        begun, resolved_plan(found.quantized, plan), specs, options, learned_scales=learned_scales
+        begun,
+        resolved_plan(found.quantized, plan),
+        specs,
+        options,
+        learned_scales=learned_scales,
+        incremental=incremental,
     )
 
 

@@ -78,6 +78,11 @@ class WeightQuantizer(nn.Module):
             reals = round_half_up(steps) * scales
         return from_rows(self.op, reals, tuple(weights.shape))
 
+    def grid(self, weights: Tensor) -> Tensor:
+        """What the compiler gets."""
+        result: Tensor = self(weights)
+        return result
+
 
 def _start_scales(rows: Array, chosen: Format, element: IntType) -> Array:
     """The compiler's; those of the grid that weights lie on already if the codes fit."""
