@@ -40,12 +40,12 @@ from qcompile.ops import SumOp
 from qcompile.passes.kernel_costs import ConvShape, winograd_pays
 from qcompile.types import Array, Range, TensorType
 
-INPUT_BYTES = 528 << 10
-"""Transformed inputs in the second-level cache, beside the weights; two threads have half each."""
+INPUT_BYTES = 264 << 10
+"""Transformed inputs in the second-level cache, beside the weights."""
 MOST_TEAMS = 4
 """Threads that compute bands of their own; each needs two more rows of pixels in memory."""
-FEWEST_TILES = 96
-"""Tiles that share the transformed weights while these come from a cache further out."""
+FEWEST_TILES = 2 * 96
+"""Tiles, of two threads, that share the weights while these come from a cache further out."""
 WEIGHT_BYTES = 512 << 10
 """Transformed weights in the cache where all inputs stay in memory."""
 SUM_BYTES = 12 << 10
