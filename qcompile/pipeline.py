@@ -40,7 +40,11 @@ from qcompile.passes.equalize_channels import EqualizeChannels
 from qcompile.passes.fold_affine import FoldAffine
 from qcompile.passes.fuse_activations import FuseActivations
 from qcompile.passes.fuse_steps import FuseSteps
-from qcompile.passes.harden_ternary_tanh import HardenTernaryTanh, soft_betas
+from qcompile.passes.harden_ternary_tanh import (
+    HardenTernaryTanh,
+    hardened_warnings,
+    soft_betas,
+)
 from qcompile.passes.imported_formats import check_quantised, check_ternary, has_grids
 from qcompile.passes.lower_to_integer import LowerToInteger
 from qcompile.passes.move_transposes import MoveTransposes
@@ -65,6 +69,7 @@ from qcompile.quantization import Quantization, resolved_effort
 from qcompile.report.document import build_report
 from qcompile.report.histograms import OutputHistograms, layer_histograms
 from qcompile.report.layers import layer_rows, measure_fidelity
+from qcompile.report.ternary import ZeroCounts, ternary_summary
 from qcompile.result import CompileResult
 from qcompile.search.candidate import Problem
 from qcompile.search.found import Found
@@ -73,7 +78,7 @@ from qcompile.search.run import search_widths
 from qcompile.search.trade_off_table import trade_off_points
 from qcompile.search.width_reasons import width_reasons
 from qcompile.targets import emit
-from qcompile.types import Shape
+from qcompile.types import Array, Shape
 
 logger = logging.getLogger("qcompile")
 
@@ -210,6 +215,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             compressed, options = found.graph, found.options
             details["pruning"] = pruning_summary(simplified, compressed, found.trials)
     ternary = ternary_passes(compressed, options)
+    hardened = {} if options.ternary_tanh is TernaryTanhForm.SOFT else soft_betas(compressed)
     compressed = run_passes(compressed, ternary, run.dump)
     if ternary:
         check_ternary(options)
@@ -251,8 +257,13 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     with run.timed("report"):
         images = source.feeds[:FIDELITY_IMAGES]
         step = run.stage("compare")
-        outputs = OutputHistograms(integer)
-        fidelity = measure_fidelity(real, integer, images, specs, step, outputs.add)
+        outputs, zeros = OutputHistograms(integer), ZeroCounts()
+
+        def observe(value: str, reals: Array, codes: Array) -> None:
+            outputs.add(value, reals, codes)
+            zeros.add(value, codes)
+
+        fidelity = measure_fidelity(real, integer, images, specs, step, observe)
         report = build_report(
             version=__version__,
             model=model.name,
@@ -267,12 +278,14 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             arena_bytes=emitted.arena_bytes,
             evaluation=evaluation,
             verified=True if options.verify else None,
+            warnings=hardened_warnings(hardened),
             details=details,
             hardware=emitted.hardware,
             footprint=emitted.footprint,
             histograms=layer_histograms(real, integer, outputs.result()),
             trade_off=() if searched is None else trade_off_points(searched),
             width_reasons=() if searched is None else width_reasons(searched),
+            ternary=ternary_summary(integer, zeros, hardened),
         )
     return CompileResult(
         options,

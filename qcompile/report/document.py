@@ -22,6 +22,7 @@ from qcompile.report.histograms import LayerHistograms
 from qcompile.report.layers import LayerRow
 from qcompile.report.metrics import ClassScore
 from qcompile.report.objects import ObjectScore
+from qcompile.report.ternary import TernarySummary
 from qcompile.report.trade_off import TradeOffPoint, WidthReason
 
 SCHEMA = "qcompile-report"
@@ -97,6 +98,7 @@ class Report:
         histograms: operator name -> how its weights and its output spread; for `report.html` only.
         trade_off: the networks that a search compared; empty where none was made.
         width_reasons: why the chosen one has its widths; empty likewise.
+        ternary: products, zeros and bytes of a network with ternary layers; None for others.
     """
 
     version: str
@@ -118,6 +120,7 @@ class Report:
     histograms: Mapping[str, LayerHistograms] = field(default_factory=dict)
     trade_off: tuple[TradeOffPoint, ...] = ()
     width_reasons: tuple[WidthReason, ...] = ()
+    ternary: TernarySummary | None = None
 
     def to_json(self) -> str:
         """The text of `report.json`."""
@@ -146,6 +149,7 @@ class Report:
             "footprint": None if self.footprint is None else self.footprint.to_dict(),
             "trade_off": [dataclasses.asdict(point) for point in self.trade_off],
             "width_reasons": [dataclasses.asdict(reason) for reason in self.width_reasons],
+            "ternary": None if self.ternary is None else self.ternary.to_dict(),
             "details": dict(self.details),
         }
 
@@ -172,6 +176,7 @@ def build_report(
     histograms: Mapping[str, LayerHistograms] | None = None,
     trade_off: tuple[TradeOffPoint, ...] = (),
     width_reasons: tuple[WidthReason, ...] = (),
+    ternary: TernarySummary | None = None,
 ) -> Report:
     """Puts the totals together; arguments as the attributes of `Report` and `Totals`."""
     parameters = sum(int(data.size) for data in float_graph.constants.values())
@@ -208,6 +213,7 @@ def build_report(
         histograms=dict(histograms or {}),
         trade_off=trade_off,
         width_reasons=width_reasons,
+        ternary=ternary,
     )
 
 

@@ -24,6 +24,7 @@ from qcompile.report.summary import (
     totals_lines,
     verification_text,
 )
+from qcompile.report.ternary import TERNARY_HEAD, ternary_lines, ternary_rows
 
 
 def to_markdown(report: Report) -> str:
@@ -51,6 +52,17 @@ def to_markdown(report: Report) -> str:
     if pruned:
         parts.append("## Pruning")
         parts.append(markdown_table(("what", "how much"), pruned))
+    if report.ternary is not None:
+        parts.append("## Ternary layers")
+        parts.append(markdown_table(("what", "how much"), ternary_lines(report.ternary)))
+        rows_of_layers = ternary_rows(report.ternary)
+        parts.append(
+            markdown_table(TERNARY_HEAD, ((safe_name(row[0]), *row[1:]) for row in rows_of_layers))
+        )
+        parts.append(
+            "Inputs: ternary is -1, 0, 1; k/4 are quarters, as an average of 2 x 2 leaves them. "
+            "Zero inputs: on the calibration inputs."
+        )
     parts.append("## Layers")
     parts.append(
         markdown_table(

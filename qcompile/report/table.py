@@ -29,10 +29,13 @@ from qcompile.report.summary import (
     totals_lines,
     verification_text,
 )
+from qcompile.report.ternary import ternary_lines
 
 PIPE_WIDTH = 110
 """Columns where the output is no terminal."""
 LEAST_WIDTH = 80
+MOST_NAMES = 3
+"""Of functions that became hard."""
 
 
 def print_report(report: Report, stream: TextIO, width: int | None = None) -> None:
@@ -66,6 +69,9 @@ def _print(report: Report, console: Console) -> None:
     if pruned:
         console.print()
         console.print(_pairs(pruned))
+    if report.ternary is not None:
+        console.print()
+        console.print(_pairs(ternary_lines(report.ternary, MOST_NAMES)))
     if report.hardware is not None:
         _print_hardware(report.hardware, console)
     rows = dice_rows(report)

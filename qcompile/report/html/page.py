@@ -24,6 +24,7 @@ from qcompile.report.html.scales import NOTABLE, amount_text, bytes_text, minus
 from qcompile.report.html.trade_off import reason_rows, trade_off_picture
 from qcompile.report.pruned import pruning_lines
 from qcompile.report.summary import calibration_text, verification_text
+from qcompile.report.ternary import TERNARY_HEAD, ternary_lines, ternary_rows
 
 MANY = 3
 """Widths that are listed; more are a range."""
@@ -67,6 +68,8 @@ def to_html(report: Report) -> str:
             reasons=reason_rows(report),
             hardware=hardware_picture(report.hardware),
             pruning=[(what, plain(text)) for what, text in pruning_lines(report)],
+            ternary=_ternary(report),
+            ternary_head=TERNARY_HEAD,
             columns=COLUMNS,
             table=[
                 (plain(row.name), cells) for row, cells in zip(report.layers, table, strict=True)
@@ -164,6 +167,14 @@ def _size_tile(report: Report) -> Tile:
     ratio = totals.ratio_nominal if emitted is None else totals.ratio_emitted
     smaller = "no parameters" if ratio is None else f"{ratio:.1f} times smaller than float"
     return Tile("Weights", bytes_text(size), smaller)
+
+
+def _ternary(report: Report) -> tuple[list[tuple[str, str]], list[tuple[str, ...]]] | None:
+    """Lines and a table of ternary layers, None without any."""
+    if report.ternary is None:
+        return None
+    lines = [(what, plain(text)) for what, text in ternary_lines(report.ternary)]
+    return lines, [(plain(row[0]), *row[1:]) for row in ternary_rows(report.ternary)]
 
 
 @cache
