@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from qcompile.progress import ProgressBars
 
 if TYPE_CHECKING:
     from qcompile.train.finetune import Finetuned
+    from qcompile.train.options import TrainOptions
 
 # fmt: off
 NOT_HERE = frozenset(
@@ -32,6 +34,12 @@ NOT_HERE = frozenset(
 # fmt: on
 """Flags of the main command that are about what is emitted; its plan is for all of that."""
 FLAGS = [flag for flag in command.params if flag.name not in NOT_HERE]
+TRAINING = (
+    "epochs", "batch", "lr", "patience", "validate_every", "augment", "class_weights",
+    "dice_weight", "boundary", "distill", "fixed_scales", "torch_device", "resume",
+    "epoch_steps", "portions",
+)  # fmt: skip
+"""Flags that become `TrainOptions`."""
 
 
 @click.command(
@@ -135,21 +143,10 @@ def finetune(model: Path, val: str | None, output: Path | None, **given: Any) ->
     if importlib.util.find_spec("torch") is None:
         raise UsageError("finetune needs torch: pip install 'qcompile[train]'")
     from qcompile.output import check_output, write_files
-    from qcompile.train.augment import parse_augment
     from qcompile.train.finetune import finetune as run
-    from qcompile.train.losses import Loss
-    from qcompile.train.options import TrainOptions
-    from qcompile.train.portions import parse_portions
     from qcompile.train.sources import training_options
 
-    own = {
-        name: given.pop(name)
-        for name in (
-            "epochs", "batch", "lr", "patience", "validate_every", "augment", "class_weights",
-            "dice_weight", "boundary", "distill", "fixed_scales", "torch_device", "resume",
-            "epoch_steps", "portions",
-        )
-    }  # fmt: skip
+    own = {name: given.pop(name) for name in TRAINING}
     for flag in command.params:
         if flag.name in NOT_HERE and flag.expose_value and flag.name not in given:
             given[str(flag.name)] = () if isinstance(flag, click.Option) and flag.multiple else None
@@ -160,32 +157,41 @@ def finetune(model: Path, val: str | None, output: Path | None, **given: Any) ->
     check_inputs(model, options)
     if val is not None and not Path(val).is_file():
         raise UsageError(f"--val {val}: no such file; give a .npz with images and labels")
-    train = TrainOptions(
-        own["epochs"],
-        own["batch"],
-        own["lr"],
-        own["patience"],
-        own["validate_every"],
-        parse_augment(own["augment"]),
-        Loss(None, own["dice_weight"], own["boundary"], own["distill"]),
-        own["class_weights"],
-        not own["fixed_scales"],
-        own["torch_device"],
-        own["resume"],
-        options.seed,
-        own["epoch_steps"],
-        parse_portions(own["portions"]),
-    )
+    train = train_options(own, options.seed)
     folder = output or Path(f"{model.stem}-finetuned")
     check_output(folder)
     training, validation = training_options(options, val)
-    folder.mkdir(parents=True, exist_ok=True)
     with ProgressBars(shown=options.verbosity >= 0) as bars, warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         result = run(model, training, train, folder, validation, bars)
     write_files(folder, result.files)
     if options.verbosity >= 0:
         _print(result, folder)
+
+
+def train_options(given: Mapping[str, Any], seed: int) -> TrainOptions:
+    """What the flags `TRAINING` say."""
+    from qcompile.train.augment import parse_augment
+    from qcompile.train.losses import Loss
+    from qcompile.train.options import TrainOptions
+    from qcompile.train.portions import parse_portions
+
+    return TrainOptions(
+        given["epochs"],
+        given["batch"],
+        given["lr"],
+        given["patience"],
+        given["validate_every"],
+        parse_augment(given["augment"]),
+        Loss(None, given["dice_weight"], given["boundary"], given["distill"]),
+        given["class_weights"],
+        not given["fixed_scales"],
+        given["torch_device"],
+        given["resume"],
+        seed,
+        given["epoch_steps"],
+        parse_portions(given["portions"]),
+    )
 
 
 def _print(result: Finetuned, folder: Path) -> None:

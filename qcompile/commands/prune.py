@@ -114,7 +114,6 @@ def prune(
     said = {name: value for name, value in pruning.items() if value is not None}
     # Some ratio: it is what the flags about pruning refer to.
     training = dataclasses.replace(training, prune=0.5, **said)
-    folder.mkdir(parents=True, exist_ok=True)
     with ProgressBars(shown=options.verbosity >= 0) as bars, warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         rows = prune_and_train(model, training, validation, plan, train, folder, bars)

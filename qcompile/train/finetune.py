@@ -6,11 +6,14 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from qcompile import __version__
+from qcompile.boundary import InputSpec
 from qcompile.config import options_table
 from qcompile.data import Sources, load_sources
 from qcompile.data.evaluation import EvaluationData
@@ -18,7 +21,7 @@ from qcompile.data.item import Lazy
 from qcompile.data.masks import class_rule
 from qcompile.errors import DataError, UsageError
 from qcompile.evaluate import Judging
-from qcompile.feeds import input_specs
+from qcompile.feeds import Feed, input_specs
 from qcompile.graph import Graph
 from qcompile.importer import import_model
 from qcompile.options import CompileOptions, InputChoice
@@ -29,7 +32,7 @@ from qcompile.train.curves import Epoch, curves_svg
 from qcompile.train.device import torch_device
 from qcompile.train.graph_module import GraphModule
 from qcompile.train.loop import Progress, Training
-from qcompile.train.losses import target_of
+from qcompile.train.losses import Target, target_of
 from qcompile.train.model_file import model_files
 from qcompile.train.options import TrainOptions, class_weights
 from qcompile.train.samples import Samples
@@ -81,7 +84,7 @@ def finetune(
         options: formats, the training data (`data`, or `images` and `masks`) and `calib`, which is
             of the training data.
         train: of the run.
-        folder: where checkpoints go; it exists.
+        folder: where checkpoints go.
         validation: the options with the validation data in place of the training data; None splits
             the training data.
         progress: told about the long stages.
@@ -89,30 +92,14 @@ def finetune(
     Raises:
         QCompileError: model, data or options are wrong.
     """
-    device = torch_device(train.device)
-    imported = import_model(model, input_shapes(model, options))
-    source = load_sources(imported, options)
-    if source.evaluation is None:
-        raise UsageError("needs --data (or --images and --masks) to train on")
-    options = dataclasses.replace(
-        options,
-        input_kind=InputChoice(source.kind.value),
-        input_shapes={name: imported.types[name].shape for name in imported.inputs},
-        effort=resolved_effort(options, imported, source.origin == "data"),
-    )
-    specs = input_specs(imported, source.kind, options)
-    graph = run_passes(imported, simplify_passes(options))
-    target = target_of(graph, options.metric_threshold)
-    training, judged = _sets(imported, source, options, validation)
-    shapes = {name: graph.types[name].shape for name in graph.inputs}
-    values = training.survey.values | judged.survey.values
-    rule = class_rule(values, options.mask_values, target.classes)
-    samples = Samples.of(training, shapes, specs, rule, device)
+    begun = _start(model, options, train, validation)
+    options, graph, target = begun.options, begun.graph, begun.target
+    samples, judged = begun.samples, begun.judged
     network = start_training(
         graph,
-        specs,
+        begun.specs,
         options,
-        source.feeds,
+        begun.feeds,
         train.learned_scales,
         lambda done, total: progress("quantize", done, total),
         train.portions is not None,
@@ -120,17 +107,24 @@ def finetune(
     sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
     metadata = {"qcompile": __version__, "model": model.name, "sha256": sha256}
     model_files(network, metadata)  # what cannot be written is not worth the training
-    weights = class_weights(train.class_weights, samples.class_counts(target.classes))
+    folder.mkdir(parents=True, exist_ok=True)
     run = Training(
         network,
         GraphModule(graph) if train.loss.distillation else None,
         target,
         samples,
-        Validation(graph, judged, specs, Judging.of(options), options.workers or None, device),
+        Validation(
+            graph,
+            judged,
+            begun.specs,
+            Judging.of(options),
+            options.workers or None,
+            begun.device,
+        ),
         train,
-        dataclasses.replace(train.loss, weights=weights),
+        dataclasses.replace(train.loss, weights=begun.weights),
         folder / CHECKPOINT,
-        _settings(sha256, options, train, len(training.labels)),
+        _settings(sha256, options, train, len(samples.labels)),
         progress,
     )
     logger.info("%d images to train on, %d to validate", len(samples.labels), len(judged.labels))
@@ -156,6 +150,70 @@ def finetune(
         dice,
         (len(samples.labels), len(judged.labels)),
     )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The network and all images, read and checked.
+
+    Attributes:
+        options: as resolved.
+        feeds: calibration images.
+        weights: of the classes in the loss.
+    """
+
+    options: CompileOptions
+    graph: Graph
+    specs: Mapping[str, InputSpec]
+    target: Target
+    feeds: Sequence[Feed]
+    samples: Samples
+    judged: EvaluationData
+    weights: tuple[float, ...] | None
+    device: torch.device
+
+
+def check_training(
+    model: Path, options: CompileOptions, train: TrainOptions, validation: CompileOptions | None
+) -> None:
+    """Finds what is wrong with model, data or options before anything is computed or written.
+
+    Args:
+        model: an ONNX file.
+        options: see `finetune`.
+        train: see `finetune`.
+        validation: see `finetune`.
+
+    Raises:
+        QCompileError: something is.
+    """
+    _start(model, options, train, validation)
+
+
+def _start(
+    model: Path, options: CompileOptions, train: TrainOptions, validation: CompileOptions | None
+) -> _Start:
+    device = torch_device(train.device)
+    imported = import_model(model, input_shapes(model, options))
+    source = load_sources(imported, options)
+    if source.evaluation is None:
+        raise UsageError("needs --data (or --images and --masks) to train on")
+    options = dataclasses.replace(
+        options,
+        input_kind=InputChoice(source.kind.value),
+        input_shapes={name: imported.types[name].shape for name in imported.inputs},
+        effort=resolved_effort(options, imported, source.origin == "data"),
+    )
+    specs = input_specs(imported, source.kind, options)
+    graph = run_passes(imported, simplify_passes(options))
+    target = target_of(graph, options.metric_threshold)
+    training, judged = _sets(imported, source, options, validation)
+    shapes = {name: graph.types[name].shape for name in graph.inputs}
+    values = training.survey.values | judged.survey.values
+    rule = class_rule(values, options.mask_values, target.classes)
+    samples = Samples.of(training, shapes, specs, rule, device)
+    weights = class_weights(train.class_weights, samples.class_counts(target.classes))
+    return _Start(options, graph, specs, target, source.feeds, samples, judged, weights, device)
 
 
 def _sets(

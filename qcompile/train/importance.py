@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def model_scores(
     for inputs, labels in batches:
         scores.add(inputs, labels)
         if progress is not None:
-            progress(min(scores.images, total), total)
+            progress(scores.images, total)
     return scores.scores()
 
 
@@ -112,10 +111,13 @@ def _labelled(
     rule = class_rule(data.survey.values, options.mask_values, target.classes)
     samples = Samples.of(data, shapes, specs, rule)
     generator = torch.Generator().manual_seed(options.seed)
-    size = min(taylor.batch, count)
-    found = samples.batches(size, Augment(frozenset()), generator)
-    for batch in itertools.islice(found, -(-count // size)):
-        yield batch.inputs, batch.labels
+    left = count
+    for batch in samples.batches(taylor.batch, Augment(frozenset()), generator):
+        inputs = {name: data[:left] for name, data in batch.inputs.items()}
+        yield inputs, batch.labels[:left]
+        left -= len(batch.labels)
+        if left <= 0:
+            return
 
 
 def _losses(target: Target) -> Losses:

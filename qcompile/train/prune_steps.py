@@ -22,11 +22,12 @@ from qcompile.options import CompileOptions, Target
 from qcompile.output import write_file, write_files
 from qcompile.passes.base import run_passes
 from qcompile.passes.prune_costs import PruneCosts
+from qcompile.passes.prune_filters import PruneFilters
 from qcompile.pipeline import input_shapes, simplify_passes
 from qcompile.prune_options import IMPORTANCE_FILE, PruneMethod, parse_amount
 from qcompile.prune_sweep import FLOAT, SweepRow, measure
 from qcompile.pruning import make_pruner
-from qcompile.train.finetune import finetune
+from qcompile.train.finetune import check_training, finetune
 from qcompile.train.importance import model_scores
 from qcompile.train.loop import Progress
 from qcompile.train.options import TrainOptions
@@ -62,6 +63,8 @@ class StepOptions:
             raise UsageError("prune: give either --prune RATIO or --prune-flops, and not both")
         if not 0 <= self.ratio < 1:
             raise UsageError(f"--prune: {self.ratio:g} is no ratio; use a number below 1")
+        if self.flops is not None:
+            parse_amount(self.flops, "--prune-flops")
 
     def amounts(self, flops: int) -> Iterator[dict[str, Any]]:
         """For each step what `CompileOptions` say of the network that the step before left.
@@ -94,7 +97,7 @@ class Stepwise:
         options: with `data` (to train on), `calib`, and how filters are chosen.
         validation: the same with the data to measure on.
         steps: how much goes.
-        folder: where everything is written; it exists.
+        folder: where everything is written.
         train: trains a network.
         settings: of the training; a run with others does not go on.
         progress: told about the long stages.
@@ -118,10 +121,12 @@ class Stepwise:
             QCompileError: model, data or options are wrong.
         """
         rows = self._begun() if self.resume else []
+        graph = _simplified(self.model, self.options)[1]
+        whole = PruneCosts(graph).flops({})
         if not rows:
+            self._check(graph)
             rows.append(self._row(self.model, 0.0))
             self._save(rows)
-        whole = PruneCosts(_simplified(self.model, self.options)[1]).flops({})
         current = self.model
         for number, amount in enumerate(self.steps.amounts(whole), start=1):
             folder = self.folder / f"step{number}"
@@ -133,6 +138,24 @@ class Stepwise:
             self.progress("steps", number, self.steps.steps)
         write_files(self.folder, {MODEL: current.read_bytes()})
         return tuple(rows)
+
+    def _check(self, graph: Graph) -> None:
+        """Whether so much can go, whatever matters least.
+
+        Raises:
+            UsageError: it cannot, or the options fit no layer.
+        """
+        options = self.options
+        flops = None
+        if self.steps.flops is not None:
+            flops = parse_amount(self.steps.flops, "--prune-flops")
+        PruneFilters(
+            self.steps.ratio,
+            scope=options.prune_scope,
+            multiple=options.prune_multiple,
+            exclude=options.prune_exclude,
+            flops=flops,
+        ).choose(graph)
 
     def _step(self, model: Path, folder: Path, amount: dict[str, Any]) -> Path:
         pruned = folder / PRUNED
@@ -243,7 +266,7 @@ def prune_and_train(
         validation: the options with the validation data.
         steps: how much goes.
         train: of the training after each step.
-        folder: where everything is written; it exists.
+        folder: where everything is written.
         progress: told about the long stages.
 
     Raises:
@@ -254,6 +277,8 @@ def prune_and_train(
     plain = dataclasses.replace(
         options, prune=0.0, prune_flops=None, prune_method=PruneMethod.AUTO, prune_refit=None
     )
+
+    check_training(model, plain, train, validation)
 
     def trained(pruned: Path, place: Path) -> bytes:
         found = finetune(pruned, plain, train, place, validation, progress)

@@ -12,6 +12,8 @@ import torch
 from qcompile.cli import run
 from qcompile.exporter import export_float
 from qcompile.importance_file import read_importance
+from qcompile.options import CompileOptions
+from qcompile.train.importance import model_scores
 from qcompile.train.taylor import taylor_scores
 from qcompile.train.taylor_options import TaylorMode, TaylorOf, TaylorOptions
 from tests.train.planted import planted
@@ -72,6 +74,15 @@ def test_gradients_of_the_loss(model: Path, data: Path, tmp_path: Path) -> None:
             (name, int(at)) for name, item in scores.items() for at in np.flatnonzero(item == 0)
         }
         assert zero == planted()[1]
+
+
+@pytest.mark.parametrize("of", [TaylorOf.LOSS, TaylorOf.RANDOM])
+def test_no_more_images_than_asked_for(of: TaylorOf, model: Path, data: Path) -> None:
+    """Even where they are no whole number of batches."""
+    seen: list[tuple[int, int]] = []
+    options = CompileOptions(data=str(data), calib_images=5)
+    model_scores(model, options, TaylorOptions(of, batch=2), lambda *steps: seen.append(steps))
+    assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_the_main_command_prunes_by_taylor_scores(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from qcompile import compile_model
@@ -15,6 +16,7 @@ from qcompile.options import CompileOptions
 from qcompile.prune_options import PruneMethod
 from qcompile.train import loop
 from qcompile.train.prune_steps import STATE, StepOptions, Stepwise
+from qcompile.train.samples import Batch
 from tests.train.toy import write_data, write_model
 
 
@@ -44,6 +46,7 @@ def test_amounts() -> None:
         ({}, "either --prune RATIO or --prune-flops"),
         ({"ratio": 0.5, "flops": "50%"}, "either --prune RATIO or --prune-flops"),
         ({"ratio": 1.5}, "1.5 is no ratio"),
+        ({"flops": "150%"}, "'150%' is no budget"),
     ],
 )
 def test_wrong_amounts(fields: dict[str, object], fragment: str) -> None:
@@ -111,7 +114,7 @@ def test_the_command_prunes_and_trains(
     step = loop.Training._step
     left = [60]
 
-    def interrupted(training: loop.Training, batch: loop.Batch) -> float:
+    def interrupted(training: loop.Training, batch: Batch) -> float:
         left[0] -= 1
         if left[0] == 0:
             raise KeyboardInterrupt
@@ -142,17 +145,31 @@ def test_the_command_prunes_and_trains(
         (["--data", "{data}", "--prune"], "--prune: needs a ratio here"),
         (["--data", "{data}", "--prune", "0.5", "--steps", "0"], "--steps: 0 is too small"),
         (["--data", "{data}", "--prune", "0.5", "--val", "none.npz"], "none.npz: no such file"),
+        (["--data", "{data}", "--prune-flops", "1"], "are left when all filters have gone"),
+        (["--data", "{data}", "--prune", "0.5", "--class-weights", "1,2,3"], "is not 2 numbers"),
+        (["--data", "{wrong}", "--prune", "0.5"], "label 0 has shape [8, 16]"),
+        (["--data", "{unknown}", "--prune", "0.5"], "the labels have class 7"),
     ],
 )
-def test_wrong_usage(
+def test_nothing_is_written_where_something_is_wrong(
     flags: list[str],
     fragment: str,
     model: Path,
     data: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = [item.replace("{data}", str(data)) for item in flags]
-    assert run(["prune", str(model), *given]) == 2
+    arrays = dict(np.load(data))
+    labels = arrays["train_y"]
+    files = {"data": str(data)}
+    for name, changed in (("wrong", labels[:, :8]), ("unknown", 7 * labels)):
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, **{**arrays, "train_y": changed})
+        files[name] = str(path)
+    given = [item.format(**files) for item in flags]
+    out = tmp_path / "out"
+    assert run(["prune", str(model), *given, "-o", str(out)]) == 2
     error = capsys.readouterr().err
     assert fragment in error
     assert error.count("\n") == 1
+    assert not out.exists()
