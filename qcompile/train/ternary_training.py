@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from qcompile.train.samples import Samples
 from qcompile.train.ternary_layers import BetaSchedule, Continuation
 from qcompile.train.ternary_unet import TernaryUNet
 
-HARD_SHARE = 4
-"""A quarter of the epochs have hard activations."""
+HARD_SHARE = 0.5
+"""Of the epochs: these have hard activations."""
 
 Progress = Callable[[int, float], None]
 """progress(epoch, loss)"""
@@ -38,14 +39,24 @@ class TernarySchedule:
     """
 
     soft: BetaSchedule
-    hard_gradient: float = 3.0
+    hard_gradient: float = 2.0
 
     @staticmethod
-    def over(epochs: int) -> TernarySchedule:
-        """The usual one: steeper and steeper, and hard in the last quarter."""
+    def over(epochs: int, first: float = 3.0, last: float = 8.0) -> TernarySchedule:
+        """The usual one: steeper and steeper, and hard in the second half.
+
+        Args:
+            epochs: of the run.
+            first: steepness in the first one.
+            last: in the last soft one.
+
+        Raises:
+            UsageError: too few epochs, or no steepness.
+        """
         if epochs < 2:
             raise UsageError(f"--epochs: {epochs} is too small; a ternary network needs 2 or more")
-        return TernarySchedule(BetaSchedule(epochs=epochs - -(-epochs // HARD_SHARE)))
+        soft = epochs - math.ceil(HARD_SHARE * epochs)
+        return TernarySchedule(BetaSchedule(first, last, max(1, soft)))
 
     def apply(self, continuation: Continuation, epoch: int) -> None:
         """Before an epoch, counted from 1."""
