@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from qcompile.errors import GraphError, ShapeError
 from qcompile.graph import Graph, Op, Stage
 from qcompile.ops import (
+    INDICES,
     MOVEMENT,
     Add,
     Affine,
@@ -22,11 +24,13 @@ from qcompile.ops import (
     LocalAttention2d,
     Lookup,
     MatMul,
+    MaxPoolIndex,
+    MaxUnpool,
     Mul,
     Quantize,
     SumOp,
-    Threshold,
 )
+from qcompile.ops.code_limits import moved_inputs
 from qcompile.types import FLOAT32, Array, FloatType, IntType, TensorType
 from qcompile.verify_integer import verify_integer_op
 from qcompile.verify_limits import verify_limits
@@ -40,6 +44,7 @@ _OPERANDS: Mapping[type[Op], tuple[int, int]] = {
     LocalAttention2d: (4, 6),
     Add: (2, 2),
     Mul: (2, 2),
+    MaxUnpool: (2, 2),
     Div: (2, 2),
     Lookup: (2, 2),
 }
@@ -178,8 +183,11 @@ def _verify_shape(graph: Graph, op: Op) -> None:
         raise GraphError(
             f"{op.label()}: output '{op.output}' must have one scale, not {len(scales)}"
         )
-    if isinstance(op, ArgMax):
-        size = graph.types[op.inputs[0]].shape[op.axis]
+    if isinstance(op, ArgMax | MaxPoolIndex):
+        if isinstance(op, MaxPoolIndex):
+            size = math.prod(op.kernel)
+        else:
+            size = graph.types[op.inputs[0]].shape[op.axis]
         if not isinstance(kind.element, IntType) or kind.element.high < size - 1:
             raise GraphError(
                 f"{op.label()}: element type {kind.element} cannot hold indices up to {size - 1}"
@@ -222,12 +230,12 @@ def _verify_float(graph: Graph) -> None:
     for op in graph.ops:
         element = graph.types[op.output].element
         if isinstance(op, MOVEMENT) and any(
-            graph.types[name].element != element for name in op.inputs
+            graph.types[name].element != element for name in moved_inputs(op)
         ):
             raise GraphError(f"{op.label()}: moves values, but changes their type to {element}")
         if isinstance(element, IntType):
             integers.add(op.output)
-            if not (isinstance(op, INDEX_OPERATORS) or integers.intersection(op.inputs)):
+            if not (isinstance(op, INDICES) or integers.intersection(op.inputs)):
                 raise GraphError(
                     f"{op.label()}: writes {element} in the float stage; only class maps do"
                 )
@@ -243,7 +251,3 @@ def _verify_integer(graph: Graph) -> None:
             )
     for op in graph.ops:
         verify_integer_op(graph, op)
-
-
-INDEX_OPERATORS: tuple[type[Op], ...] = (ArgMax, Threshold)
-"""Operators whose output is integer by nature, in every stage."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,8 @@ from qcompile.ops import (
     LocalAttention2d,
     Lookup,
     MatMul,
+    MaxPoolIndex,
+    MaxUnpool,
     Pad,
     PadMode,
     Pointwise,
@@ -30,6 +33,7 @@ from qcompile.ops import (
     SumOp,
     Threshold,
 )
+from qcompile.ops.code_limits import moved_inputs
 from qcompile.types import IntType, Range, TensorType
 from qcompile.verify_limits import epilogue_codes, verify_codes
 
@@ -56,6 +60,8 @@ def verify_integer_op(graph: Graph, op: Op) -> None:
             _verify_dequantize(graph, op, output)
         case _ if output.is_float:
             _verify_island(graph, op)
+        case MaxPoolIndex():
+            verify_codes(op, [Range(0, math.prod(op.kernel) - 1)], output)
         case ArgMax():
             verify_codes(op, [Range(0, graph.types[op.inputs[0]].shape[op.axis] - 1)], output)
         case Threshold():
@@ -76,7 +82,7 @@ def _verify_island(graph: Graph, op: Op) -> None:
     """Float kernels: no epilogue, and no integer activations among the inputs."""
     if isinstance(op, SumOp) and (op.epilogue is not None or op.accumulator is not None):
         raise GraphError(f"{op.label()}: has an integer epilogue but a float output")
-    for name in op.inputs:
+    for name in moved_inputs(op):
         kind = graph.types[name]
         if kind.is_float:
             continue
@@ -212,7 +218,7 @@ def _verify_length(op: Op, name: str, vector: Sequence[object], channels: int) -
 
 
 def _verify_movement(graph: Graph, op: Op, output: TensorType) -> None:
-    for name in op.inputs:
+    for name in moved_inputs(op):
         kind = graph.types[name]
         if kind.is_float or not output.integer.range.contains(kind.integer.range):
             raise GraphError(
@@ -223,6 +229,8 @@ def _verify_movement(graph: Graph, op: Op, output: TensorType) -> None:
                 f"{op.label()}: input '{name}' and the output have different scales; "
                 f"a rescale is missing"
             )
+    if isinstance(op, MaxUnpool) and graph.types[op.inputs[1]].is_float:
+        raise GraphError(f"{op.label()}: its indices '{op.inputs[1]}' are floats")
     if isinstance(op, Pad) and op.mode is PadMode.CONSTANT:
         fits = op.code is not None and output.integer.range.contains(Range(op.code, op.code))
         if not fits:

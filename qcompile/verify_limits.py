@@ -10,7 +10,7 @@ from qcompile.errors import GraphError
 from qcompile.graph import Graph, Op, Stage
 from qcompile.numerics import Epilogue, Thresholds
 from qcompile.ops import MOVEMENT
-from qcompile.ops.code_limits import by_channel, moved_codes
+from qcompile.ops.code_limits import by_channel, moved_codes, moved_inputs
 from qcompile.types import IntType, Range, TensorType
 
 
@@ -28,7 +28,7 @@ def verify_limits(graph: Graph) -> None:
     for op in graph.ops:
         output = graph.types[op.output]
         if isinstance(op, MOVEMENT) and output.limits is not None:
-            types = graph.input_types(op)
+            types = [graph.types[name] for name in moved_inputs(op)]
             if not any(kind.is_float for kind in types):
                 verify_codes(op, moved_codes(op, types), output)
 

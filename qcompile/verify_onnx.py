@@ -23,7 +23,7 @@ from qcompile.exporter.unchained import Unchained, runnable, unchain
 from qcompile.feeds import Feed, float_feed
 from qcompile.graph import Graph
 from qcompile.lowering.sums import ADD_WEIGHT_BITS
-from qcompile.ops import Add, Div, GroupNorm, LocalAttention2d, Softmax
+from qcompile.ops import Add, Div, GroupNorm, LocalAttention2d, MaxPoolIndex, Softmax
 from qcompile.sim.executor import Executor
 from qcompile.types import Array, TensorType, per_channel
 
@@ -158,7 +158,11 @@ class _Simulated:
         if kind.is_float:
             return self._values[self._names[value]]
         if kind.quantization is None:
-            return self._values[self._names[value]].astype(np.int64)
+            found = self._values[self._names[value]]
+            producer = self.graph.producers.get(value)
+            if isinstance(producer, MaxPoolIndex):
+                return producer.in_whole(found, self.graph.types[producer.inputs[0]].shape)
+            return found.astype(np.int64)
         return self.codes(value).astype(np.float32) * np.float32(kind.quantization.scale[0])
 
     def codes(self, value: str) -> Array:

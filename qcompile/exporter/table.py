@@ -28,6 +28,8 @@ EMITTERS: Mapping[type[Op], Emitter] = {
     ops.GroupNorm: windows.group_norm,
     ops.LocalAttention2d: attention.local_attention,
     ops.MaxPool: windows.max_pool,
+    ops.MaxPoolIndex: windows.max_pool_index,
+    ops.MaxUnpool: windows.max_unpool,
     ops.NearestResize: resize.nearest_resize,
     ops.Concat: movement.concat,
     ops.Pad: movement.pad,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from qcompile.importer.codes import CodeFormat, channel_scales
 from qcompile.importer.names import Names
 from qcompile.importer.node import Node
 from qcompile.importer.tensors import MAX_WEIGHT_BYTES, TensorReader
+from qcompile.ops.max_pool_index import MaxPoolIndex
 from qcompile.ops.reshape import Reshape
 from qcompile.types import (
     FLOAT32,
@@ -29,6 +31,21 @@ MAX_ELEMENTS = 1 << 28
 
 MAX_SIZE = 1 << 31
 """Attributes beyond this are damaged; below it the elements of their result are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolIndices:
+    """Indices of a MaxPool: an ONNX value whose numbers nobody computes.
+
+    Attributes:
+        pool: what the graph has instead.
+        shape: of the tensor that was pooled, in which ONNX counts positions.
+        offsets: how much higher the value's numbers are; broadcasts to the indices' shape.
+    """
+
+    pool: MaxPoolIndex
+    shape: Shape
+    offsets: Array
 
 
 class Builder:
@@ -67,6 +84,8 @@ class Builder:
         """Known data that lie on a grid: the scale of every element, of the data's shape."""
         self.input_codes: dict[str, tuple[int, int]] = {}
         """Network inputs of integers: the least and the greatest number of their type."""
+        self.indices: dict[str, PoolIndices] = {}
+        """ONNX values that are indices of a MaxPool."""
         self._pixels: set[str] = set()
         self._names = Names(reserved)
         self._op_names = Names(node_names)
@@ -297,6 +316,11 @@ class Builder:
                 raise ModelError(
                     f"graph output '{output}' is a constant: it does not depend on any input; "
                     f"remove it from the outputs"
+                )
+            if output in self.indices:
+                raise ModelError(
+                    f"graph output '{output}' has indices of a MaxPool, which are for MaxUnpool "
+                    f"alone; remove it from the outputs"
                 )
             if output in inputs:
                 raise ModelError(

@@ -17,6 +17,7 @@ from qcompile.importer.functions import inline_functions
 from qcompile.importer.inputs import dimensions, resolve_inputs
 from qcompile.importer.names import Names
 from qcompile.importer.node import IMPORTER, make_node
+from qcompile.importer.operators.pool_indices import convert_indices
 from qcompile.importer.operators.quantize import convert_codes
 from qcompile.importer.protobuf import check_text, opset_version, read_model
 from qcompile.importer.table import ADVICE, CONVERTERS, DEFAULT_ADVICE, QUANTIZED
@@ -137,7 +138,9 @@ def _convert_node(proto: onnx.NodeProto, name: str, opset: int, builder: Builder
     converter = CONVERTERS.get(node.operator)
     if converter is None:
         node.refuse(NOT_SUPPORTED, ADVICE.get(node.operator, DEFAULT_ADVICE))
-    if node.operator not in QUANTIZED and any(value in builder.codes for value in node.inputs):
+    if any(value in builder.indices for value in node.inputs):
+        convert_indices(node, builder)
+    elif node.operator not in QUANTIZED and any(value in builder.codes for value in node.inputs):
         convert_codes(node, builder, converter)
     else:
         converter(node, builder)

@@ -19,6 +19,7 @@ from qcompile.importer.operators import (
     pad,
     pointwise,
     pool,
+    pool_indices,
     q_operators,
     qonnx,
     quantize,
@@ -39,7 +40,6 @@ ADVICE: Mapping[str, str] = {
         "dynamic quantisation finds scales at run time; quantise statically (quantize_static)",
     ),
     "LayerNormalization": "use InstanceNormalization or GroupNormalization",
-    "MaxUnpool": "use Resize or ConvTranspose",
 }
 """What to do about operators that are not supported, where there is a better hint."""
 
@@ -84,6 +84,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "MatMul": matmul.convert_matmul,
     "Max": activations.convert_maximum,
     "MaxPool": pool.convert_max_pool,
+    "MaxUnpool": pool_indices.convert_max_unpool,
     "Min": activations.convert_minimum,
     "Mul": arithmetic.convert_mul,
     "Neg": activations.convert_neg,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qcompile.graph import Graph, Op
-from qcompile.ops import ArgMax, Pointwise, Softmax, SumOp, Threshold
+from qcompile.ops import INDICES, Pointwise, Softmax, SumOp
 
 
 def stays_float(graph: Graph, op: Op) -> bool:
@@ -12,7 +12,7 @@ def stays_float(graph: Graph, op: Op) -> bool:
     An operator that only moves values does so in the type of its output. Where both the operator
     that writes a value and one that reads it stay float, nothing is rounded between the two.
     """
-    if isinstance(op, ArgMax | Threshold):
+    if isinstance(op, INDICES):
         return graph.types[op.inputs[0]].is_float
     if graph.types[op.output].is_float:
         return True

@@ -29,6 +29,8 @@ from qcompile.ops.local_attention2d import AttentionWidths, LocalAttention2d
 from qcompile.ops.lookup import Lookup
 from qcompile.ops.matmul import MatMul
 from qcompile.ops.max_pool import MaxPool
+from qcompile.ops.max_pool_index import MaxPoolIndex
+from qcompile.ops.max_unpool import MaxUnpool
 from qcompile.ops.mul import Mul
 from qcompile.ops.nearest_resize import NearestResize
 from qcompile.ops.pad import Pad, PadMode
@@ -64,6 +66,8 @@ OPERATORS: tuple[type[Op], ...] = (
     GroupNorm,
     LocalAttention2d,
     MaxPool,
+    MaxPoolIndex,
+    MaxUnpool,
     NearestResize,
     Concat,
     Pad,
@@ -107,6 +111,7 @@ POINTWISE: tuple[type[Pointwise], ...] = (
 
 MOVEMENT: tuple[type[Op], ...] = (
     MaxPool,
+    MaxUnpool,
     NearestResize,
     Concat,
     Pad,
@@ -117,12 +122,16 @@ MOVEMENT: tuple[type[Op], ...] = (
 )
 """Operators that copy or select codes: input and output share one quantization."""
 
+INDICES: tuple[type[Op], ...] = (ArgMax, MaxPoolIndex, Threshold)
+"""Operators whose output is integer by nature, in every stage: it has no scale."""
+
 WEIGHTED: tuple[type[Op], ...] = (Conv, ConvTranspose, MatMul)
 """Operators with a matrix of trained weights as their second input."""
 
 __all__ = [
     "ANNOTATIONS",
     "IDENTITY",
+    "INDICES",
     "MOVEMENT",
     "OPERATORS",
     "POINTWISE",
@@ -152,6 +161,8 @@ __all__ = [
     "Lookup",
     "MatMul",
     "MaxPool",
+    "MaxPoolIndex",
+    "MaxUnpool",
     "Mul",
     "NearestResize",
     "NormWidths",

@@ -10,6 +10,7 @@ from qcompile.graph import Op
 from qcompile.numerics import round_half_up
 from qcompile.ops.concat import Concat
 from qcompile.ops.max_pool import MaxPool
+from qcompile.ops.max_unpool import MaxUnpool
 from qcompile.ops.nearest_resize import NearestResize
 from qcompile.ops.pad import Pad, PadMode
 from qcompile.ops.slice import Slice
@@ -17,12 +18,17 @@ from qcompile.ops.transpose import Transpose
 from qcompile.types import CodeLimits, Range, TensorType
 
 
+def moved_inputs(op: Op) -> tuple[str, ...]:
+    """The inputs whose codes an operator of `MOVEMENT` copies; the others say where to."""
+    return op.inputs[:1] if isinstance(op, MaxUnpool) else op.inputs
+
+
 def moved_limits(op: Op, types: Sequence[TensorType]) -> CodeLimits | None:
     """The limits of the output's codes; None if no input has any.
 
     Args:
         op: an operator of `MOVEMENT`.
-        types: the integer type of each input.
+        types: the integer type of each of `moved_inputs`.
     """
     if all(kind.limits is None for kind in types):
         return None
@@ -36,6 +42,8 @@ def moved_codes(op: Op, types: Sequence[TensorType]) -> list[Range]:
     match op:
         case MaxPool() | NearestResize():
             return first
+        case MaxUnpool():
+            return [codes.union(Range(0, 0)) for codes in first]
         case Transpose() if op.permutation[1:2] == (1,):
             return first
         case Slice() if len(op.starts) > 1:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from qcompile.errors import UsageError
 from qcompile.graph import Graph, Op
 from qcompile.ops import MOVEMENT, WEIGHTED, Add, ArgMax, SumOp, Threshold
+from qcompile.ops.code_limits import moved_inputs
 from qcompile.options import CompileOptions, InputChoice, LayerOverride
 from qcompile.passes.carried_formats import carried_formats
 from qcompile.passes.imported_formats import imported_plan
@@ -70,7 +71,7 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
             # Codes are only moved, so the format is that of the (widest) input.
             sources = [
                 _format_of(graph, value, inputs, layers)
-                for value in op.inputs
+                for value in moved_inputs(op)
                 if not graph.is_constant(value)
             ]
             integers = [source for source in sources if not source.is_float]

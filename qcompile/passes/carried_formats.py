@@ -20,6 +20,7 @@ from qcompile.errors import UsageError
 from qcompile.fixed_point import QFormat
 from qcompile.graph import Graph, Op
 from qcompile.ops import MOVEMENT, AveragePool, Concat, LinearResize
+from qcompile.ops.code_limits import moved_inputs
 from qcompile.passes.imported_formats import is_imported, is_ternary
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer
 from qcompile.types import TensorType
@@ -61,7 +62,8 @@ def carried_formats(graph: Graph, plan: Plan, has_own_format: Callable[[str], bo
 
 def _carried(graph: Graph, op: Op, layer: LayerPlan, formats: dict[str, Format]) -> Format | None:
     """The format of an output that follows from those of the inputs; None where it is its own."""
-    sources = [formats[value] for value in op.inputs if not graph.is_constant(value)]
+    values = moved_inputs(op) if isinstance(op, MOVEMENT) else op.inputs
+    sources = [formats[value] for value in values if not graph.is_constant(value)]
     if any(source.is_float for source in sources):
         return None
     if isinstance(op, Concat):

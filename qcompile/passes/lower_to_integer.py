@@ -29,11 +29,12 @@ from qcompile.lowering.sums import exact_sum, scale_of
 from qcompile.lowering.tables import boundary_offset, exp_table, function_table, rounded_codes
 from qcompile.numerics import Requantize
 from qcompile.ops import (
+    INDICES,
     MOVEMENT,
     Affine,
-    ArgMax,
     Dequantize,
     Lookup,
+    MaxPoolIndex,
     Pad,
     Pointwise,
     Quantize,
@@ -42,7 +43,7 @@ from qcompile.ops import (
     Threshold,
     Transpose,
 )
-from qcompile.ops.code_limits import moved_limits, pad_code
+from qcompile.ops.code_limits import moved_inputs, moved_limits, pad_code
 from qcompile.types import (
     FLOAT32,
     UINT8,
@@ -222,14 +223,16 @@ class _Lowering:
     def _keep_float(self, op: Op) -> None:
         inputs = []
         for value in op.inputs:
-            if self.graph.is_constant(value):
+            if self._is_index(value):
+                inputs.append(self.codes[value])
+            elif self.graph.is_constant(value):
                 self.constants[value] = self.graph.constants[value]
                 self.types[value] = self.graph.types[value]
                 inputs.append(value)
             else:
                 inputs.append(self._real(value))
         kind = self.graph.types[op.output]
-        if isinstance(op, ArgMax | Threshold):
+        if isinstance(op, INDICES):
             self._emit(dataclasses.replace(op, inputs=tuple(inputs)), kind)
             self.codes[op.output] = op.output
             return
@@ -241,6 +244,10 @@ class _Lowering:
         self.reals[op.output] = output
         if not kind.is_float:
             self.codes[op.output] = self._quantize(op.output, kind)
+
+    def _is_index(self, value: str) -> bool:
+        """Indices are the same integers among floats."""
+        return isinstance(self.graph.producers.get(value), MaxPoolIndex)
 
     def _real(self, value: str) -> str:
         if value not in self.reals:
@@ -293,7 +300,7 @@ class _Lowering:
 
     def _lower(self, op: Op) -> None:
         kind = self.graph.types[op.output]
-        if isinstance(op, ArgMax | Threshold):
+        if isinstance(op, INDICES):
             inputs = (self._codes(op.inputs[0], kind),)
             lowered: Op = dataclasses.replace(op, inputs=inputs)
             if isinstance(op, Threshold):
@@ -316,7 +323,9 @@ class _Lowering:
             if isinstance(lowered, Pad):
                 lowered = dataclasses.replace(lowered, code=pad_code(lowered, kind))
             if isinstance(lowered, MOVEMENT):
-                limits = moved_limits(lowered, [self.types[value] for value in moved])
+                limits = moved_limits(
+                    lowered, [self.types[value] for value in moved_inputs(lowered)]
+                )
                 kind = dataclasses.replace(kind, limits=limits)
             if isinstance(lowered, Softmax):
                 lowered = self._softmax(lowered, op.inputs[0], kind)

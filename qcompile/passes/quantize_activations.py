@@ -25,9 +25,9 @@ from qcompile.errors import UsageError
 from qcompile.graph import Graph, Op, Rewriter, Stage
 from qcompile.lowering.sums import constant_operand
 from qcompile.ops import (
+    INDICES,
     MOVEMENT,
     Add,
-    ArgMax,
     Concat,
     Div,
     LinearResize,
@@ -35,9 +35,8 @@ from qcompile.ops import (
     Rescale,
     Softmax,
     SumOp,
-    Threshold,
 )
-from qcompile.ops.code_limits import moved_limits
+from qcompile.ops.code_limits import moved_inputs, moved_limits
 from qcompile.ops.fake_quantize import integer_type
 from qcompile.options import RangeMethod
 from qcompile.passes.activation_ranges import Member, Start, choose_scale
@@ -208,7 +207,7 @@ class _Annotator:
         scales = {self.groups.find(name): scale for name, scale in self.fixed.items()}
         members: dict[str, list[str]] = {}
         for op in self.graph.ops:
-            if not self._is_integer(op.output) or isinstance(op, ArgMax | Threshold):
+            if not self._is_integer(op.output) or isinstance(op, INDICES):
                 continue
             if op.output in self.narrowed:
                 continue
@@ -303,7 +302,7 @@ class _Annotator:
             if self._is_integer(name):
                 types[name] = self._type(name, types[name], scales[self.groups.find(name)])
         for op in self.graph.ops:
-            if not self._is_integer(op.output) or isinstance(op, ArgMax | Threshold):
+            if not self._is_integer(op.output) or isinstance(op, INDICES):
                 continue
             if op.output in self.narrowed:
                 types[op.output] = self._narrow_type(op.output, types)
@@ -361,9 +360,10 @@ class _Annotator:
 
     def _moved_type(self, op: Op, types: Mapping[str, TensorType], scale: float) -> TensorType:
         """The elements of all integer inputs; float inputs will be quantized to the own format."""
-        kinds = [types[value] for value in op.inputs if not types[value].is_float]
+        moved = moved_inputs(op)
+        kinds = [types[value] for value in moved if not types[value].is_float]
         own = self._type(op.output, types[op.output], scale)
-        if len(kinds) < len(op.inputs):
+        if len(kinds) < len(moved):
             kinds.append(own)
         # A linear resize stays between its inputs, channel by channel.
         resized = isinstance(op, LinearResize)

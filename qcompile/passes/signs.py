@@ -23,6 +23,7 @@ from qcompile.ops import (
     Softplus,
     SumOp,
 )
+from qcompile.ops.code_limits import moved_inputs
 from qcompile.passes.calibrate import Calibration
 from qcompile.plan import Plan
 
@@ -62,7 +63,7 @@ def nonnegative_values(
 def _is_nonnegative(graph: Graph, op: Op, found: set[str]) -> bool:
     inputs = all(
         value in found or (graph.is_constant(value) and float(graph.constants[value].min()) >= 0)
-        for value in op.inputs
+        for value in moved_inputs(op)
     )
     if isinstance(op, ALWAYS_POSITIVE):
         return True

@@ -370,6 +370,39 @@ def max_pool(op: ops.MaxPool, inputs: Sequence[Array], output: TensorType) -> Ar
     return result
 
 
+def max_pool_index(op: ops.MaxPoolIndex, inputs: Sequence[Array], output: TensorType) -> Array:
+    x = inputs[0]
+    result = np.empty(output.shape, output.integer.storage)
+    for position in positions(output.shape):
+        seen = {}
+        for index, tap in enumerate(positions(op.kernel)):
+            source = window_place(op, position[2:], tap)
+            if inside(source, x.shape[2:]):
+                seen[index] = int(x[*position[:2], *source])
+        result[position] = next(i for i, value in seen.items() if value == max(seen.values()))
+    return result
+
+
+def max_unpool(op: ops.MaxUnpool, inputs: Sequence[Array], output: TensorType) -> Array:
+    x, indices = inputs
+    result = np.zeros(output.shape, x.dtype)
+    taps = list(positions(op.kernel))
+    for position in positions(x.shape):
+        index = int(indices[position])
+        if index < len(taps):
+            target = window_place(op, position[2:], taps[index])
+            if inside(target, op.spatial):
+                result[*position[:2], *target] = x[position]
+    return result
+
+
+def window_place(
+    op: ops.MaxPoolIndex | ops.MaxUnpool, place: Sequence[int], tap: Sequence[int]
+) -> Position:
+    rules = zip(place, op.strides, op.pads_begin, tap, op.dilations, strict=True)
+    return tuple(p * stride - begin + k * dilation for p, stride, begin, k, dilation in rules)
+
+
 def moved(output: TensorType, x: Array, source: Callable[[Position], Position]) -> Array:
     result = np.empty(output.shape, x.dtype)
     for position in positions(output.shape):
@@ -487,6 +520,8 @@ REFERENCES: Mapping[type[Op], Reference] = {
     ops.LinearResize: linear_resize,
     ops.GroupNorm: group_norm,
     ops.LocalAttention2d: local_attention,
+    ops.MaxPoolIndex: max_pool_index,
+    ops.MaxUnpool: max_unpool,
     ops.Softmax: softmax,
     ops.Lookup: lookup,
     ops.Quantize: quantize,

@@ -65,7 +65,7 @@ def test_compiled_and_compared(target: Target, tmp_path: Path) -> None:
     torch.manual_seed(1)
     path = exported(Network("dot", 2), torch.randn(1, 2, 6, 7), tmp_path / "net.onnx")
     np.save(tmp_path / "calib.npy", np.random.default_rng(0).random((4, 2, 6, 7), np.float32))
-    options = CompileOptions(calib=tmp_path / "calib.npy", verify=True, target=target)
+    options = CompileOptions(calib=str(tmp_path / "calib.npy"), verify=True, target=target)
     found = compile_model(path, options)
     # The norm and the ReLU are part of the attention.
     kinds = {op.kind for op in found.integer_graph.ops}

@@ -12,6 +12,8 @@ from qcompile.ops import (
     Concat,
     DepthToSpace,
     MaxPool,
+    MaxPoolIndex,
+    MaxUnpool,
     NearestResize,
     Pad,
     PadMode,
@@ -20,7 +22,7 @@ from qcompile.ops import (
     Transpose,
 )
 from qcompile.passes.place_tensors import channels_last, natural
-from qcompile.types import IntType
+from qcompile.types import IntType, Shape
 
 
 def plan_max_pool(context: Context, step: Step, op: MaxPool) -> None:
@@ -28,17 +30,7 @@ def plan_max_pool(context: Context, step: Step, op: MaxPool) -> None:
     kind, out = context.graph.types[op.inputs[0]], context.graph.types[op.output].shape
     x = context.window(step, "x", op.inputs[0])
     y = context.write_as(step, "y", op.output, channels_last(len(out)))
-    described = step.shape(
-        "pool_shape",
-        "shape",
-        size=image_size(kind.shape),
-        out_size=image_size(out),
-        kernel=plane(op.kernel, 1),
-        stride=plane(op.strides, 1),
-        pad=plane(op.pads_begin, 0),
-        dilation=plane(op.dilations, 1),
-        channels=kind.shape[1],
-    )
+    described = _pool_shape(step, op, kind.shape, out)
     ctype = context.ctype(op.inputs[0])
     window, stride = plane(op.kernel, 1), plane(op.strides, 1)
     size, out_size = image_size(kind.shape), image_size(out)
@@ -60,6 +52,48 @@ def plan_max_pool(context: Context, step: Step, op: MaxPool) -> None:
         literal = integer_literal(kind.element.low, ctype)
     item = kernel(stem, [ctype], type=ctype, needs_math=ctype == "float")
     step.calls.append(f"{step.use(item)}({described}, {x}, {literal}, {y});")
+
+
+def plan_max_pool_index(context: Context, step: Step, op: MaxPoolIndex) -> None:
+    """The first of equal maxima counts."""
+    shape, out = (context.graph.types[value].shape for value in (op.inputs[0], op.output))
+    x = context.window(step, "x", op.inputs[0])
+    y = context.write_as(step, "y", op.output, channels_last(len(out)))
+    described = _pool_shape(step, op, shape, out)
+    types = [context.ctype(op.inputs[0]), context.ctype(op.output)]
+    item = kernel("max_pool_index", types, x=types[0], y=types[1])
+    best = step.scratch(types[0], "best", shape[1])
+    step.calls.append(f"{step.use(item)}({described}, {x}, {best}, {y});")
+
+
+def plan_max_unpool(context: Context, step: Step, op: MaxUnpool) -> None:
+    """Zeros, then each element to its place."""
+    shape, out = (context.graph.types[value].shape for value in (op.inputs[0], op.output))
+    x, indices = (
+        context.window(step, name, value)
+        for name, value in zip(("x", "indices"), op.inputs, strict=True)
+    )
+    y = context.write_as(step, "y", op.output, channels_last(len(out)))
+    described = _pool_shape(step, op, shape, out)
+    types = [context.ctype(value) for value in op.inputs]
+    item = kernel("max_unpool", types, type=types[0], index=types[1])
+    step.calls.append(f"{step.use(item)}({described}, {x}, {indices}, {y});")
+
+
+def _pool_shape(
+    step: Step, op: MaxPool | MaxPoolIndex | MaxUnpool, shape: Shape, out: Shape
+) -> str:
+    return step.shape(
+        "pool_shape",
+        "shape",
+        size=image_size(shape),
+        out_size=image_size(out),
+        kernel=plane(op.kernel, 1),
+        stride=plane(op.strides, 1),
+        pad=plane(op.pads_begin, 0),
+        dilation=plane(op.dilations, 1),
+        channels=shape[1],
+    )
 
 
 def plan_nearest_resize(context: Context, step: Step, op: NearestResize) -> None:

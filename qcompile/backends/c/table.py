@@ -71,6 +71,8 @@ PLANNERS: Mapping[type[Op], Row] = {
         "local_attention_float",
     ),
     ops.MaxPool: _image(movement.plan_max_pool, "max_pool", "max_pool_tiles"),
+    ops.MaxPoolIndex: _image(movement.plan_max_pool_index, "max_pool_index"),
+    ops.MaxUnpool: _image(movement.plan_max_unpool, "max_unpool"),
     ops.NearestResize: _image(movement.plan_nearest_resize, "nearest_resize"),
     ops.Concat: _strided(movement.plan_concat, "strided_copy"),
     ops.Pad: _strided(movement.plan_pad, "pad", "strided_copy"),

@@ -53,6 +53,8 @@ _FUNCTION = "has no table: its input has more than 12 bits, or it is part of a f
 REFUSED: Mapping[type[Op], tuple[str, str]] = {
     ops.GroupNorm: (_WHOLE_FRAME, "train with batch norm, or use --target c"),
     ops.LocalAttention2d: ("has no block", "use --target c"),
+    ops.MaxPoolIndex: ("has no block", "use Resize or ConvTranspose instead of MaxUnpool"),
+    ops.MaxUnpool: ("has no block", "use Resize or ConvTranspose instead"),
     ops.Softmax: ("has no block", "use --output-kind logits or classes"),
     ops.Div: ("has no block", "use --target c"),
     ops.Transpose: ("moves axes", "remove it from the model, or use --target c"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qcompile.exporter.scope import Scope
-from qcompile.ops import AveragePool, GroupNorm, MaxPool, ReduceMean
+from qcompile.ops import AveragePool, GroupNorm, MaxPool, MaxPoolIndex, MaxUnpool, ReduceMean
 
 DILATED_AVERAGE_OPSET = 19
 AXES_INPUT_OPSET = 18
@@ -21,6 +21,37 @@ def max_pool(op: MaxPool, scope: Scope) -> str:
         pads=[*op.pads_begin, *op.pads_end],
         dilations=list(op.dilations),
         ceil_mode=int(op.ceil_mode),
+    )
+
+
+def max_pool_index(op: MaxPoolIndex, scope: Scope) -> str:
+    """The second output of a MaxPool: positions in the whole tensor."""
+    pooled = scope.writer.fresh(f"{op.output}.pooled")
+    output = scope.node(
+        "MaxPool",
+        scope.real(),
+        kernel_shape=list(op.kernel),
+        strides=list(op.strides),
+        pads=[*op.pads_begin, *op.pads_end],
+        dilations=list(op.dilations),
+        ceil_mode=int(op.ceil_mode),
+        part="pool",
+    )
+    scope.writer.nodes[-1].output.insert(0, pooled)
+    return scope.node("Identity", output)
+
+
+def max_unpool(op: MaxUnpool, scope: Scope) -> str:
+    """MaxUnpool into the shape that was pooled."""
+    shape = scope.constant("shape", scope.kind.shape, "int64")
+    return scope.node(
+        "MaxUnpool",
+        scope.real(),
+        scope.real(1),
+        shape,
+        kernel_shape=list(op.kernel),
+        strides=list(op.strides),
+        pads=[*op.pads_begin, *op.pads_begin],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qcompile.importer.builder import Builder
 from qcompile.importer.node import Node
+from qcompile.importer.operators.pool_indices import emit_indices
 from qcompile.importer.operators.window import Window, read_window, spatial_rank
 from qcompile.ops.average_pool import AveragePool
 from qcompile.ops.max_pool import MaxPool
@@ -11,11 +12,11 @@ from qcompile.ops.reduce_mean import ReduceMean
 
 
 def convert_max_pool(node: Node, builder: Builder) -> None:
-    """MaxPool; `storage_order` concerns only the indices, which are not supported."""
+    """MaxPool, with its indices where something reads them."""
     x = builder.source(node)
     window = read_window(node, builder.shape(x), node.integers("kernel_shape", ()))
     if node.uses_output(1, builder.readers):
-        node.refuse("its indices are used", "use Resize or ConvTranspose instead of MaxUnpool")
+        emit_indices(node, builder, x, window, node.flag("ceil_mode"))
     _emit_max(node, builder, x, window, node.flag("ceil_mode"))
 
 
