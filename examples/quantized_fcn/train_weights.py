@@ -136,8 +136,16 @@ def prepare(data: Path, halvings: int, count: int | None, path: Path) -> Path:
         count: images of each part; None: all.
         path: to write.
     """
+    names = [f"{part}_{kind}" for part in PARTS for kind in "xy"]
+    if not data.is_file():
+        sys.exit(f"--data {data}: no such file; give a .npz with {', '.join(names)}")
     with np.load(data, allow_pickle=False) as file:
-        arrays = {f"{part}_{kind}": file[f"{part}_{kind}"] for part in PARTS for kind in "xy"}
+        missing = [name for name in names if name not in file]
+        if missing:
+            sys.exit(f"--data {data}: has no {missing[0]}; give a .npz with {', '.join(names)}")
+        arrays = {name: file[name] for name in names}
+    if arrays["train_y"].max() > 1 or arrays["val_y"].max() > 1:
+        sys.exit(f"--data {data}: has more classes than 0 and 1; give masks of one class")
     for name, array in arrays.items():
         for _ in range(halvings):
             array = halved(array)
