@@ -44,6 +44,7 @@ logger = logging.getLogger("qcompile")
 
 EXIT_INTERRUPTED = 130
 COMMANDS = {
+    "ensemble": "qcompile.commands.ensemble",
     "finetune": "qcompile.commands.finetune",
     "importance": "qcompile.commands.importance",
     "prune": "qcompile.commands.prune",

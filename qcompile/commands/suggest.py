@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from qcompile.cli import command, options_of, start_logging
+from qcompile.commands.format_flags import says_formats
 from qcompile.errors import UsageError
 from qcompile.progress import ProgressBars
 
@@ -28,8 +28,6 @@ HERE = frozenset(
 # fmt: on
 """Flags of the main command about the networks, their formats and the images."""
 FLAGS = [flag for flag in command.params if flag.name in HERE]
-FORMATS = ("wbits", "abits", "quantizer", "first_last_bits")
-"""Any of them: the compiled networks are asked, else the float ones."""
 
 
 @click.command(
@@ -124,7 +122,7 @@ def suggest(
         own = dict(given)
         if member.plan is not None and given["config"] is None:
             own["config"] = member.plan
-        files.append((member, options_of(own), _is_quantised(own)))
+        files.append((member, options_of(own), says_formats(own)))
     check_output(output)
     with ProgressBars(shown=options.verbosity >= 0) as bars, warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -133,16 +131,6 @@ def suggest(
     write_files(output, written)
     if options.verbosity >= 0:
         _print(found, output, options)
-
-
-def _is_quantised(given: Mapping[str, Any]) -> bool:
-    """Whether flags or the file of `--config` say anything of formats."""
-    from qcompile.config import load_config
-
-    said = {name for name in FORMATS if given[name] is not None}
-    if given["config"] is not None:
-        said |= set(load_config(given["config"])) & {*FORMATS, "layers", "inputs"}
-    return bool(said)
 
 
 def _print(found: Suggestion, folder: Path, options: CompileOptions) -> None:

@@ -130,6 +130,11 @@ def suggest(
     for item in every:
         uncertainty.append(item.uncertainty)
         descriptors.append(item.descriptor)
+    if not any(uncertainty):
+        raise UsageError(
+            "--models: the networks agree on every pixel of every image, so they are the same; "
+            "train them on different samples ('qcompile ensemble')"
+        )
     vectors = np.stack(descriptors)
     candidates = most_uncertain(uncertainty, left, chosen.most)
     steps = greedy_cover(

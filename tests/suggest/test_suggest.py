@@ -177,8 +177,8 @@ def test_pictures_in_a_folder_have_names(tmp_path: Path) -> None:
     folder.mkdir()
     for name, image in zip("abc", discs(3, 1)[0], strict=True):
         Image.fromarray(image).save(folder / f"{name}.png")
-    write_model(tmp_path / "one.onnx")
-    write_model(tmp_path / "two.onnx")
+    write_model(tmp_path / "one.onnx", seed=1)
+    write_model(tmp_path / "two.onnx", seed=2)
     (tmp_path / "done.txt").write_text("b\n", encoding="utf-8")
     code = run(
         ["suggest", str(tmp_path / "one.onnx"), str(tmp_path / "two.onnx"), "--pool", str(folder),
@@ -188,8 +188,7 @@ def test_pictures_in_a_folder_have_names(tmp_path: Path) -> None:
     assert code == 0
     found = json.loads((tmp_path / "out" / "suggestions.json").read_text(encoding="utf-8"))
     assert {row["image"] for row in found["suggested"]} == {"a.png", "c.png"}
-    # Two equal networks never disagree.
-    assert {row["uncertainty"] for row in found["pool"]} == {0.0}
+    assert found["annotated"] == ["b.png"]
 
 
 @pytest.mark.parametrize(
@@ -233,6 +232,7 @@ def test_bad_files(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(place, capsys, "1 network(s); disagreement takes at least 2", *one, models=("m0.onnx",))
     refused(place, capsys, "no such file", *one, models=("m0.onnx", "gone.onnx"))
     refused(place, capsys, "--models: give two or more", *one, models=())
+    refused(place, capsys, "the networks agree on every pixel", *one, models=("m0.onnx", "m0.onnx"))
     refused(place, capsys, "no such file or folder", *one, images="gone.npz")
     empty = place / "empty"
     empty.mkdir()

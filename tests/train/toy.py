@@ -34,9 +34,9 @@ def write_data(path: Path, train: int = 16, val: int = 6) -> Path:
     return path
 
 
-def write_model(path: Path, channels: int = 2) -> Path:
+def write_model(path: Path, channels: int = 2, seed: int = 5) -> Path:
     """Three convolutions, the first with a norm behind its ReLU; `channels` logits."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(seed)
     shapes = {
         "w1": (6, 1, 3, 3),
         "b1": (6,),
