@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ from tests.op_cases.build import activation
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 
 LEVELS = ("-DQCOMPILE_PORTABLE", "-DQCOMPILE_LEVEL_MAX=1", "-DQCOMPILE_LEVEL_MAX=2")
+THREADS = (1, 2, 5)
 EPILOGUES = ("unit", "sign", "ternary")
 
 
@@ -189,20 +191,24 @@ class Network:
         )
 
 
-def run_taps(
-    program: CProgram, folder: Path, flags: Sequence[str], image: Array
-) -> dict[str, Array]:
-    """Every tensor that the program computes from `image`."""
+def build_taps(program: CProgram, folder: Path, flags: Sequence[str]) -> None:
+    """The program that writes every tensor, for any number of threads."""
     layout = program.layout
     program.artifacts.write(folder)
     (folder / "harness.c").write_text(harness(layout), encoding="utf-8")
-    command = ["gcc", *STRICT, "-O1", "-DMODEL_TAPS", *flags, "-o", "harness"]
+    command = ["gcc", *STRICT, "-O1", "-fopenmp", "-DMODEL_TAPS", *flags, "-o", "harness"]
     command += ["harness.c", "model.c", "-lm"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:4000]
+
+
+def run_taps(program: CProgram, folder: Path, image: Array, threads: int) -> dict[str, Array]:
+    """Every tensor that the program computes from `image`."""
+    layout = program.layout
     (folder / "image.bin").write_bytes(image.tobytes())
     command = ["./harness", "image.bin", "taps.bin", "1"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr[:4000]
     data, position, found = (folder / "taps.bin").read_bytes(), 0, {}
     for value in [*layout.graph.outputs, *(value for _, value in layout.taps)]:
@@ -233,10 +239,12 @@ def check(
     assert len(PlacePlanes().run(graph).native) == native
     rng = np.random.default_rng(7)
     image = rng.integers(0, 256, graph.types["image"].shape).astype(np.uint8)
-    found = run_taps(program, folder, flags, image)
-    expected = Executor(graph).run({"image": image}, taps=tuple(found))
-    for value, array in found.items():
-        np.testing.assert_array_equal(array, expected[value], err_msg=value)
+    build_taps(program, folder, flags)
+    expected = Executor(graph).run({"image": image}, taps="all")
+    for threads in THREADS:
+        for value, array in run_taps(program, folder, image, threads).items():
+            message = f"{value}, {threads} threads"
+            np.testing.assert_array_equal(array, expected[value], err_msg=message)
 
 
 def unet(seed: int, height: int, width: int) -> Network:

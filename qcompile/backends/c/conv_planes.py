@@ -44,6 +44,8 @@ LIST_BYTES = 48 * 1024
 BLOCKS = (32, 64, 128)
 """Bytes of a plane that are counted together; small images leave wide vectors empty."""
 CODES_IN_WORD = 16
+LINES = 4
+"""Threads at most that lay out inputs: each has rows of its own to work in."""
 
 
 def plan_conv_planes(context: Context, step: Step, op: Conv | ConvTranspose) -> None:
@@ -109,11 +111,12 @@ def plan_conv_planes(context: Context, step: Step, op: Conv | ConvTranspose) -> 
     portable.locals.append(f"const uint8_t *const parts[{len(names)}] = {{ {', '.join(names)} }};")
     gather = kernel(
         "gather_planes",
-        requires=[kernel("plane_rows", shared=True)],
+        requires=[kernel("plane_rows", shared=True), kernel("team", shared=True)],
         suffix=f"_{planes}_of_{len(parts)}",
         planes=planes,
         parts=len(parts),
         tile=TILE,
+        lines=LINES,
     )
     lister = kernel("list_planes", suffix="_codes" if codes else "", codes=codes)
     block = next((size for size in BLOCKS if size >= plane_bytes(grid)), BLOCKS[-1])
@@ -219,9 +222,9 @@ class Bands:
 
     @property
     def size(self) -> int:
-        """Bytes altogether: tiles, a line for each plane, what the last block reads too much."""
+        """Bytes altogether: tiles, lines for each plane, what the last block reads too much."""
         tiles = self.grid[3] // self.tile
-        return tiles * self.tile_step + self.planes * self.line_bytes + BLOCKS[-1]
+        return tiles * self.tile_step + LINES * self.planes * self.line_bytes + BLOCKS[-1]
 
 
 def _limits(op: Conv | ConvTranspose, layout: BitPlanes, channels: int) -> Array:
