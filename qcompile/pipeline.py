@@ -38,6 +38,8 @@ from qcompile.passes.choose_kernels import ChooseKernels
 from qcompile.passes.drop_no_ops import DropNoOps
 from qcompile.passes.equalize_channels import EqualizeChannels
 from qcompile.passes.fold_affine import FoldAffine
+from qcompile.passes.fold_factors import FoldFactors
+from qcompile.passes.fold_last_axis import FoldLastAxis
 from qcompile.passes.fuse_activations import FuseActivations
 from qcompile.passes.fuse_steps import FuseSteps
 from qcompile.passes.harden_ternary_tanh import (
@@ -47,6 +49,7 @@ from qcompile.passes.harden_ternary_tanh import (
 )
 from qcompile.passes.imported_formats import check_quantised, check_ternary, has_grids
 from qcompile.passes.lower_to_integer import LowerToInteger
+from qcompile.passes.mask_softmax import MaskSoftmax
 from qcompile.passes.move_transposes import MoveTransposes
 from qcompile.passes.place_tensors import PlaceTensors
 from qcompile.passes.plan_buffers import PlanBuffers
@@ -54,7 +57,9 @@ from qcompile.passes.prune_filters import PruneFilters
 from qcompile.passes.quantize_activations import QuantizeActivations
 from qcompile.passes.quantize_weights import QuantizeWeights
 from qcompile.passes.raise_channels import RaiseChannels
+from qcompile.passes.recognise_gelu import RecogniseGelu
 from qcompile.passes.recognise_group_norm import RecogniseGroupNorm
+from qcompile.passes.recognise_layer_norm import RecogniseLayerNorm
 from qcompile.passes.recognise_silu import RecogniseSilu
 from qcompile.passes.recognise_ternary_tanh import RecogniseTernaryTanh
 from qcompile.passes.refit_readers import RefitReaders
@@ -92,12 +97,17 @@ FIDELITY_IMAGES = 8
 def simplify_passes(options: CompileOptions) -> tuple[Pass, ...]:
     """Float graph in, the same function with fewer operators out."""
     return (
+        RecogniseLayerNorm(),
+        RecogniseGelu(),
+        MaskSoftmax(),
         MoveTransposes(),
         SelectOutput(options.output_kind, options.metric_threshold),
         RecogniseGroupNorm(),
         RecogniseTernaryTanh(),
         FuseSteps(),
         FoldAffine(into_weights=not options.takes_weights_as_trained),
+        FoldLastAxis(into_weights=not options.takes_weights_as_trained),
+        FoldFactors(),
         RecogniseSilu(),
         FuseActivations(),
         DropNoOps(),

@@ -29,6 +29,7 @@ from qcompile.ops import (
     Affine,
     ArgMax,
     AveragePool,
+    BatchMatMul,
     Concat,
     Conv,
     ConvTranspose,
@@ -36,9 +37,12 @@ from qcompile.ops import (
     Dequantize,
     Div,
     FakeQuantize,
+    Gather,
     GroupNorm,
+    LayerNorm,
     LinearResize,
     Lookup,
+    MaskedFill,
     MatMul,
     MaxPool,
     Mul,
@@ -174,7 +178,9 @@ _SAME: tuple[type[Op], ...] = (
     Dequantize,
     FakeQuantize,
     GroupNorm,
+    LayerNorm,
     Lookup,
+    MaskedFill,
     MatMul,
     Quantize,
     Rescale,
@@ -196,6 +202,8 @@ _MOVING: tuple[type[Op], ...] = (
     ReduceMean,
     ArgMax,
     Reshape,
+    Gather,
+    BatchMatMul,
 )
 FOLLOWED: tuple[type[Op], ...] = (*_JOINING, *_SAME, *_MOVING)
 """Every operator whose positions can be followed; through others they are lost."""
@@ -225,10 +233,14 @@ def _joined(op: Op, graph: Graph, values: Mapping[str, _Value], rank: int) -> _V
             whole = whole or (op if any(differing) else None)
     if isinstance(op, GroupNorm):
         whole = whole or op
-    mixed = op.axis if isinstance(op, (Concat, Softmax)) else rank - 1
-    if isinstance(op, (Concat, Softmax, MatMul)) and axes[mixed] is not None:
+    if isinstance(op, MaskedFill | Softmax) and len(op.inputs) > 1:
+        mask = graph.types[op.inputs[1]].shape
+        if any(mask[axis] > 1 and axes[axis] is not None for axis in range(-len(mask), 0)):
+            whole = whole or op  # it does not move with the image
+    mixed = op.axis if isinstance(op, (Concat, LayerNorm, Softmax)) else rank - 1
+    if isinstance(op, (Concat, LayerNorm, Softmax, MatMul)) and axes[mixed] is not None:
         whole = whole or op
-        if not isinstance(op, Softmax):
+        if not isinstance(op, LayerNorm | Softmax):
             axes[mixed] = None
     return _Value(tuple(axes), whole)
 

@@ -119,6 +119,7 @@ class FloatType:
 FLOAT32 = FloatType(32)
 UINT8 = IntType(8, signed=False)
 TERNARY = IntType(2, narrow=True)
+MASK = IntType(1, signed=False)
 Element = IntType | FloatType
 
 

@@ -15,19 +15,23 @@ from qcompile.ops import (
     Add,
     Affine,
     ArgMax,
+    BatchMatMul,
     Concat,
     Conv,
     ConvTranspose,
     Dequantize,
     Div,
     GroupNorm,
+    LayerNorm,
     LocalAttention2d,
     Lookup,
+    MaskedFill,
     MatMul,
     MaxPoolIndex,
     MaxUnpool,
     Mul,
     Quantize,
+    Softmax,
     SumOp,
 )
 from qcompile.ops.code_limits import moved_inputs
@@ -39,8 +43,12 @@ _OPERANDS: Mapping[type[Op], tuple[int, int]] = {
     Conv: (2, 3),
     ConvTranspose: (2, 3),
     MatMul: (2, 3),
+    BatchMatMul: (2, 2),
     Affine: (2, 3),
     GroupNorm: (1, 3),
+    LayerNorm: (1, 3),
+    MaskedFill: (2, 2),
+    Softmax: (1, 2),
     LocalAttention2d: (4, 6),
     Add: (2, 2),
     Mul: (2, 2),
@@ -52,6 +60,7 @@ _OPERANDS: Mapping[type[Op], tuple[int, int]] = {
 
 _COMPUTED: Mapping[type[Op], int] = {
     **dict.fromkeys((Conv, ConvTranspose, MatMul, Affine, GroupNorm, Lookup), 1),
+    **dict.fromkeys((LayerNorm, MaskedFill, Softmax), 1),
     LocalAttention2d: 3,
 }
 """Operators with parameters: how many inputs come before those that must be constants."""

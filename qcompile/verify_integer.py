@@ -11,17 +11,21 @@ import numpy as np
 
 from qcompile.errors import GraphError
 from qcompile.graph import Graph, Op
+from qcompile.lowering.row_mass import row_mass
 from qcompile.numerics import Epilogue, Requantize, Thresholds
 from qcompile.ops import (
     MOVEMENT,
     ArgMax,
+    BatchMatMul,
     Conv,
     ConvTranspose,
     Dequantize,
     Div,
     GroupNorm,
+    LayerNorm,
     LocalAttention2d,
     Lookup,
+    MaskedFill,
     MatMul,
     MaxPoolIndex,
     MaxUnpool,
@@ -34,7 +38,7 @@ from qcompile.ops import (
     Threshold,
 )
 from qcompile.ops.code_limits import moved_inputs
-from qcompile.types import IntType, Range, TensorType
+from qcompile.types import MASK, IntType, Range, TensorType
 from qcompile.verify_limits import epilogue_codes, verify_codes
 
 _INT64 = IntType(64).range
@@ -108,8 +112,12 @@ def _verify_sum(graph: Graph, op: SumOp, output: TensorType) -> None:
         )
     if isinstance(op, (Conv, ConvTranspose, MatMul)):
         _verify_weights(graph, op, output)
-    if isinstance(op, GroupNorm) and (len(op.inputs) != 1 or op.widths is None):
+    if isinstance(op, GroupNorm | LayerNorm) and (len(op.inputs) != 1 or op.widths is None):
         raise GraphError(f"{op.label()}: lowered norms have one input and stated widths")
+    if isinstance(op, BatchMatMul) and op.mass is not None:
+        proven = row_mass(graph, op)
+        if proven is None or op.mass < proven:
+            raise GraphError(f"{op.label()}: its rows may add up to more than {op.mass}")
     if isinstance(op, LocalAttention2d):
         _verify_attention(graph, op)
     if isinstance(op, Div) and op.fraction_bits < 0:
@@ -229,6 +237,10 @@ def _verify_movement(graph: Graph, op: Op, output: TensorType) -> None:
                 f"{op.label()}: input '{name}' and the output have different scales; "
                 f"a rescale is missing"
             )
+    if isinstance(op, MaskedFill):
+        _verify_mask(graph, op, op.inputs[1])
+        if op.code is None or not output.integer.range.contains(Range(op.code, op.code)):
+            raise GraphError(f"{op.label()}: code {op.code} does not fit {output.element}")
     if isinstance(op, MaxUnpool) and graph.types[op.inputs[1]].is_float:
         raise GraphError(f"{op.label()}: its indices '{op.inputs[1]}' are floats")
     if isinstance(op, Pad) and op.mode is PadMode.CONSTANT:
@@ -299,6 +311,13 @@ def _verify_softmax(graph: Graph, op: Softmax, output: TensorType) -> None:
     if not 1 <= op.levels <= output.integer.high:
         raise GraphError(f"{op.label()}: {op.levels} levels do not fit {output.element}")
     verify_codes(op, [Range(0, op.levels)], output)
+    for name in op.inputs[1:]:
+        _verify_mask(graph, op, name)
+
+
+def _verify_mask(graph: Graph, op: Op, name: str) -> None:
+    if graph.types[name].element != MASK:
+        raise GraphError(f"{op.label()}: mask '{name}' is not {MASK}")
 
 
 def _verify_attention(graph: Graph, op: LocalAttention2d) -> None:

@@ -23,14 +23,22 @@ from qcompile.exporter.unchained import Unchained, runnable, unchain
 from qcompile.feeds import Feed, float_feed
 from qcompile.graph import Graph
 from qcompile.lowering.sums import ADD_WEIGHT_BITS
-from qcompile.ops import Add, Div, GroupNorm, LocalAttention2d, MaxPoolIndex, Softmax
+from qcompile.ops import (
+    Add,
+    Div,
+    GroupNorm,
+    LayerNorm,
+    LocalAttention2d,
+    MaxPoolIndex,
+    Softmax,
+)
 from qcompile.sim.executor import Executor
 from qcompile.types import Array, TensorType, per_channel
 
 MOST_STEPS = 1
 """Largest difference between a code of the model and the simulator's, given the same inputs."""
 
-COMPOSITES = (GroupNorm, LocalAttention2d, Softmax, Div)
+COMPOSITES = (GroupNorm, LayerNorm, LocalAttention2d, Softmax, Div)
 COMPOSITE_BITS = 8
 
 FLOAT_LIMIT = 1e-3

@@ -28,6 +28,7 @@ from qcompile.ops import (
     ConvTranspose,
     Div,
     GroupNorm,
+    LayerNorm,
     LocalAttention2d,
     MaxPool,
 )
@@ -322,14 +323,17 @@ def _check_windows(graph: Graph) -> None:
             )
             if padded > MAX_TENSOR_ELEMENTS:
                 raise ValueError(f"{op.label()} pads to {padded} positions")
-        if isinstance(op, AveragePool | MaxPool | LocalAttention2d) and math.prod(op.kernel) > MAX_WINDOW:
+        if (
+            isinstance(op, AveragePool | MaxPool | LocalAttention2d)
+            and math.prod(op.kernel) > MAX_WINDOW
+        ):
             raise ValueError(f"{op.label()} has kernel {list(op.kernel)}")
         if isinstance(op, Conv | ConvTranspose | GroupNorm) and op.groups < 1:
             raise ValueError(f"{op.label()} has {op.groups} groups")
         widths = []
         if isinstance(op, Div):
             widths = [op.fraction_bits]
-        if isinstance(op, GroupNorm) and op.widths is not None:
+        if isinstance(op, GroupNorm | LayerNorm) and op.widths is not None:
             norm = op.widths
             widths = [norm.root_bits, norm.inverse_bits, norm.drop_bits, norm.fraction_bits]
         if isinstance(op, LocalAttention2d) and op.widths is not None:

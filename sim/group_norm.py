@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcompile.errors import GraphError
-from qcompile.ops import GroupNorm
+from qcompile.ops import GroupNorm, NormWidths, SumOp
 from qcompile.sim.activation import finish_float
 from qcompile.sim.epilogue import INT64, finish_integer, sum_range
 from qcompile.types import Array, Range, TensorType
@@ -44,6 +44,16 @@ def run_integer(op: GroupNorm, inputs: Sequence[Array], output: TensorType) -> A
         raise GraphError(f"{op.label()}: has no integer widths; lower the graph first")
     x = inputs[0]
     acc = x.reshape(x.shape[0] * op.groups, -1).astype(np.int64)
+    normalise_rows(op, widths, acc)
+    return finish_integer(op, acc.reshape(x.shape), output)
+
+
+def normalise_rows(op: SumOp, widths: NormWidths, acc: Array) -> None:
+    """Replaces codes [rows, N] in int64 by their normalised values, row by row.
+
+    Raises:
+        GraphError: an intermediate value needs more than 64 bits.
+    """
     count = acc.shape[1]
     for row in acc:
         low, high = int(row.min()), int(row.max())
@@ -66,4 +76,3 @@ def run_integer(op: GroupNorm, inputs: Sequence[Array], output: TensorType) -> A
         row -= first
         row *= inverse
         row >>= widths.drop_bits
-    return finish_integer(op, acc.reshape(x.shape), output)

@@ -84,6 +84,8 @@ class Builder:
         """Known data that lie on a grid: the scale of every element, of the data's shape."""
         self.input_codes: dict[str, tuple[int, int]] = {}
         """Network inputs of integers: the least and the greatest number of their type."""
+        self.never: dict[str, Shape] = {}
+        """ONNX values of conditions that hold for no element, and their shapes."""
         self.indices: dict[str, PoolIndices] = {}
         """ONNX values that are indices of a MaxPool."""
         self._pixels: set[str] = set()
@@ -94,7 +96,7 @@ class Builder:
     # Reading
 
     def knows(self, value: str) -> bool:
-        return value in self._values or value in self._data
+        return value in self._values or value in self._data or value in self.never
 
     def data(self, value: str | None) -> Array | None:
         """The data of a value that is known at compile time, else None."""
@@ -160,6 +162,8 @@ class Builder:
         value = node.input(index)
         if value is None:
             node.malformed(f"input {index} is missing")
+        if value in self.never:
+            node.refuse(f"a condition, '{value}', that no Where reads", "leave it out")
         if value in self._data:
             node.refuse(
                 f"input '{value}' is a constant where a computed value is expected",
@@ -180,6 +184,8 @@ class Builder:
         value = node.input(index)
         if value is None:
             node.malformed(f"input {index} is missing")
+        if value in self.never:
+            return self.never[value]
         data = self._data.get(value)
         return data.shape if data is not None else self.shape(self._values[value])
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from qcompile.errors import GraphError
 from qcompile.graph import Graph
+from qcompile.lowering.row_mass import row_mass
 from qcompile.lowering.tables import attention_powers
 from qcompile.numerics import MULTIPLIER_ERROR, imported_error
 from qcompile.ops import (
@@ -19,10 +20,12 @@ from qcompile.ops import (
     Affine,
     AttentionWidths,
     AveragePool,
+    BatchMatMul,
     Conv,
     ConvTranspose,
     Div,
     GroupNorm,
+    LayerNorm,
     LinearResize,
     LocalAttention2d,
     MatMul,
@@ -147,6 +150,12 @@ def _mul(graph: Graph, op: SumOp, output: TensorType) -> ExactSum:
     return ExactSum(op, (scale_of(graph, op.inputs[0]) * scale_of(graph, op.inputs[1]),))
 
 
+def _batch_matmul(graph: Graph, op: SumOp, output: TensorType) -> ExactSum:
+    assert isinstance(op, BatchMatMul)
+    unit = scale_of(graph, op.inputs[0]) * scale_of(graph, op.inputs[1])
+    return ExactSum(dataclasses.replace(op, mass=row_mass(graph, op)), (unit,))
+
+
 def _add(graph: Graph, op: SumOp, output: TensorType) -> ExactSum:
     """Integer weights bring both inputs to one unit, off by at most 1/16 output step (less where
     the output's grid came with the model)."""
@@ -183,17 +192,30 @@ def _group_norm(graph: Graph, op: SumOp, output: TensorType) -> ExactSum:
     assert isinstance(op, GroupNorm)
     x = op.inputs[0]
     kind = graph.types[x]
-    widths = norm_widths(op, kind, scale_of(graph, x))
+    return _norm(graph, op, norm_widths(op, kind.size // op.groups, kind, scale_of(graph, x)))
+
+
+def _layer_norm(graph: Graph, op: SumOp, output: TensorType) -> ExactSum:
+    assert isinstance(op, LayerNorm)
+    x = op.inputs[0]
+    kind = graph.types[x]
+    return _norm(graph, op, norm_widths(op, kind.shape[op.axis], kind, scale_of(graph, x)))
+
+
+def _norm(graph: Graph, op: GroupNorm | LayerNorm, widths: NormWidths) -> ExactSum:
     unit = Fraction(1, 1 << widths.fraction_bits)
+    factors = _floats(graph, op, 1) if len(op.inputs) > 1 else (Fraction(1),)
     return ExactSum(
-        dataclasses.replace(op, inputs=(x,), widths=widths),
-        tuple(unit * factor for factor in _floats(graph, op, 1)),
+        dataclasses.replace(op, inputs=op.inputs[:1], widths=widths),
+        tuple(unit * factor for factor in factors),
         _floats(graph, op, 2),
     )
 
 
-def norm_widths(op: GroupNorm, kind: TensorType, scale: Fraction) -> NormWidths:
-    """Widths for which no intermediate exceeds 62 bits.
+def norm_widths(
+    op: GroupNorm | LayerNorm, count: int, kind: TensorType, scale: Fraction
+) -> NormWidths:
+    """Widths for which no intermediate of a norm of `count` codes exceeds 62 bits.
 
     With N codes of magnitude M: V <= (N * M)**2, and |N * x - S1| <= sqrt(N * V), so the product
     with the inverse stays below 2 * sqrt(N) * 2**(inverse_bits - root_bits).
@@ -201,7 +223,6 @@ def norm_widths(op: GroupNorm, kind: TensorType, scale: Fraction) -> NormWidths:
     Raises:
         GraphError: the group is too large for 64-bit arithmetic.
     """
-    count = kind.size // op.groups
     magnitude_bits = (count * kind.codes.magnitude).bit_length()
     root_bits = min(16, (61 - 2 * magnitude_bits) // 2)
     if root_bits < 0:
@@ -259,6 +280,7 @@ RULES: dict[type[SumOp], Rule] = {
     Conv: _weighted,
     ConvTranspose: _weighted,
     MatMul: _weighted,
+    BatchMatMul: _batch_matmul,
     Affine: _affine,
     Rescale: _same_unit,
     Add: _add,
@@ -268,6 +290,7 @@ RULES: dict[type[SumOp], Rule] = {
     ReduceMean: _reduce_mean,
     LinearResize: _linear_resize,
     GroupNorm: _group_norm,
+    LayerNorm: _layer_norm,
     LocalAttention2d: _local_attention,
 }
 

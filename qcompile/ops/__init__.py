@@ -12,6 +12,7 @@ from qcompile.ops.add import Add
 from qcompile.ops.affine import Affine
 from qcompile.ops.arg_max import ArgMax
 from qcompile.ops.average_pool import AveragePool
+from qcompile.ops.batch_matmul import BatchMatMul
 from qcompile.ops.concat import Concat
 from qcompile.ops.conv import Conv
 from qcompile.ops.conv_transpose import ConvTranspose
@@ -19,14 +20,19 @@ from qcompile.ops.depth_to_space import DepthToSpace
 from qcompile.ops.dequantize import Dequantize
 from qcompile.ops.div import Div
 from qcompile.ops.elu import Elu
+from qcompile.ops.erf import Erf
 from qcompile.ops.exp import Exp
 from qcompile.ops.fake_quantize import FakeQuantize
+from qcompile.ops.gather import Gather
+from qcompile.ops.gelu import Gelu
 from qcompile.ops.group_norm import GroupNorm, NormWidths
 from qcompile.ops.hard_sigmoid import HardSigmoid
 from qcompile.ops.hard_swish import HardSwish
+from qcompile.ops.layer_norm import LayerNorm
 from qcompile.ops.linear_resize import LinearResize, LinearTaps
 from qcompile.ops.local_attention2d import AttentionWidths, LocalAttention2d
 from qcompile.ops.lookup import Lookup
+from qcompile.ops.masked_fill import MaskedFill
 from qcompile.ops.matmul import MatMul
 from qcompile.ops.max_pool import MaxPool
 from qcompile.ops.max_pool_index import MaxPoolIndex
@@ -44,6 +50,7 @@ from qcompile.ops.silu import Silu
 from qcompile.ops.slice import Slice
 from qcompile.ops.softmax import Softmax
 from qcompile.ops.softplus import Softplus
+from qcompile.ops.sqrt import Sqrt
 from qcompile.ops.steps import Steps
 from qcompile.ops.sum_op import SumOp
 from qcompile.ops.tanh import Tanh
@@ -55,6 +62,7 @@ OPERATORS: tuple[type[Op], ...] = (
     Conv,
     ConvTranspose,
     MatMul,
+    BatchMatMul,
     Affine,
     Rescale,
     Add,
@@ -64,6 +72,7 @@ OPERATORS: tuple[type[Op], ...] = (
     ReduceMean,
     LinearResize,
     GroupNorm,
+    LayerNorm,
     LocalAttention2d,
     MaxPool,
     MaxPoolIndex,
@@ -72,6 +81,8 @@ OPERATORS: tuple[type[Op], ...] = (
     Concat,
     Pad,
     Slice,
+    Gather,
+    MaskedFill,
     Transpose,
     Reshape,
     DepthToSpace,
@@ -88,6 +99,9 @@ OPERATORS: tuple[type[Op], ...] = (
     Elu,
     Softplus,
     Exp,
+    Gelu,
+    Erf,
+    Sqrt,
     Lookup,
     Quantize,
     Dequantize,
@@ -107,6 +121,9 @@ POINTWISE: tuple[type[Pointwise], ...] = (
     Elu,
     Softplus,
     Exp,
+    Gelu,
+    Erf,
+    Sqrt,
 )
 
 MOVEMENT: tuple[type[Op], ...] = (
@@ -116,6 +133,8 @@ MOVEMENT: tuple[type[Op], ...] = (
     Concat,
     Pad,
     Slice,
+    Gather,
+    MaskedFill,
     Transpose,
     Reshape,
     DepthToSpace,
@@ -143,6 +162,7 @@ __all__ = [
     "ArgMax",
     "AttentionWidths",
     "AveragePool",
+    "BatchMatMul",
     "Concat",
     "Conv",
     "ConvTranspose",
@@ -150,15 +170,20 @@ __all__ = [
     "Dequantize",
     "Div",
     "Elu",
+    "Erf",
     "Exp",
     "FakeQuantize",
+    "Gather",
+    "Gelu",
     "GroupNorm",
     "HardSigmoid",
     "HardSwish",
+    "LayerNorm",
     "LinearResize",
     "LinearTaps",
     "LocalAttention2d",
     "Lookup",
+    "MaskedFill",
     "MatMul",
     "MaxPool",
     "MaxPoolIndex",
@@ -179,6 +204,7 @@ __all__ = [
     "Slice",
     "Softmax",
     "Softplus",
+    "Sqrt",
     "Steps",
     "SumOp",
     "Tanh",

@@ -9,6 +9,8 @@ from functools import reduce
 from qcompile.graph import Op
 from qcompile.numerics import round_half_up
 from qcompile.ops.concat import Concat
+from qcompile.ops.gather import Gather
+from qcompile.ops.masked_fill import MaskedFill
 from qcompile.ops.max_pool import MaxPool
 from qcompile.ops.max_unpool import MaxUnpool
 from qcompile.ops.nearest_resize import NearestResize
@@ -19,8 +21,8 @@ from qcompile.types import CodeLimits, Range, TensorType
 
 
 def moved_inputs(op: Op) -> tuple[str, ...]:
-    """The inputs whose codes an operator of `MOVEMENT` copies; the others say where to."""
-    return op.inputs[:1] if isinstance(op, MaxUnpool) else op.inputs
+    """The inputs whose codes an operator of `MOVEMENT` copies; the others are masks or places."""
+    return op.inputs[:1] if isinstance(op, MaskedFill | MaxUnpool) else op.inputs
 
 
 def moved_limits(op: Op, types: Sequence[TensorType]) -> CodeLimits | None:
@@ -53,6 +55,13 @@ def moved_codes(op: Op, types: Sequence[TensorType]) -> list[Range]:
         case Concat():
             columns = zip(*(by_channel(kind) for kind in types), strict=True)
             return [reduce(Range.union, column) for column in columns]
+        case Gather(axis=1):
+            return [first[index] for index in op.indices]
+        case Gather():
+            return first
+        case MaskedFill():
+            code = fill_code(op, types[0]) if op.code is None else op.code
+            return [codes.union(Range(code, code)) for codes in first]
         case Pad():
             return _padded(op, types[0])
     return [reduce(Range.union, (kind.codes for kind in types))]
@@ -69,8 +78,17 @@ def _padded(op: Pad, kind: TensorType) -> list[Range]:
 
 def pad_code(op: Pad, kind: TensorType) -> int:
     """The code nearest to the constant of a `Pad`, in the element of its input and output."""
+    return _nearest_code(op.value, kind)
+
+
+def fill_code(op: MaskedFill, kind: TensorType) -> int:
+    """The same for the constant of a `MaskedFill`."""
+    return _nearest_code(op.value, kind)
+
+
+def _nearest_code(value: float, kind: TensorType) -> int:
     unit = 1 if kind.quantization is None else kind.quantization.exact()
-    code = round_half_up(Fraction(op.value) / unit)
+    code = round_half_up(Fraction(value) / unit)
     return min(max(code, kind.integer.low), kind.integer.high)
 
 

@@ -30,6 +30,13 @@ class NormWidths:
         """Fractional bits of acc."""
         return self.inverse_bits - self.root_bits - self.drop_bits
 
+    def reach(self, count: int) -> Range:
+        """Of acc. |x - mean| / deviation is below sqrt(N), for one of N = `count` values all others
+        being equal; one more unit covers the floors of root and division."""
+        root = 1 << ((count.bit_length() + 1) // 2)
+        largest = (root << self.fraction_bits) * 2 + 1
+        return Range(-largest, largest)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupNorm(SumOp):
@@ -53,10 +60,5 @@ class GroupNorm(SumOp):
         return x
 
     def reach(self, types: Sequence[TensorType], constants: Sequence[Array | None]) -> Range:
-        """|x - mean| / deviation is below sqrt(N), for one of N values all others being equal; one
-        more unit covers the floors of root and division."""
         assert self.widths is not None
-        count = types[0].size // self.groups
-        root = 1 << ((count.bit_length() + 1) // 2)
-        largest = (root << self.widths.fraction_bits) * 2 + 1
-        return Range(-largest, largest)
+        return self.widths.reach(types[0].size // self.groups)

@@ -145,7 +145,7 @@ def keeps_channels(graph: Graph, op: Op) -> bool:
         case Pad():
             return op.begins[1] == op.ends[1] == 0
         case Softmax():
-            return op.axis != 1
+            return op.axis != 1 and len(op.inputs) == 1
         case ReduceMean():
             return min(op.axes) > 1
         case Transpose():

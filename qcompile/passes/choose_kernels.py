@@ -11,13 +11,13 @@ own range predicate, and nothing else changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qcompile.errors import GraphError
 from qcompile.graph import Graph, Op
 from qcompile.numerics import Requantize
-from qcompile.ops import Conv, ConvTranspose, MatMul, SumOp
+from qcompile.ops import BatchMatMul, Conv, ConvTranspose, MatMul, SumOp
 from qcompile.types import Array, Range, TensorType
 
 INT16 = Range(-(1 << 15), (1 << 15) - 1)
@@ -139,6 +139,17 @@ class ChooseKernels:
             for op in graph.ops
             if isinstance(op, Conv | ConvTranspose | MatMul)
         }
+
+
+def choose_product(op: BatchMatMul, types: Sequence[TensorType]) -> KernelChoice:
+    """The same for two computed factors."""
+    if op.epilogue is None or op.accumulator is None:
+        return FLOAT_KERNELS[False]
+    zero = Range(0, 0)
+    facts = Facts(
+        types[0].codes.union(zero), types[1].codes.union(zero), op.accumulator.range, False
+    )
+    return next(row for row in CONV_KERNELS if row.fits(facts))
 
 
 def choose(op: Op, types: tuple[TensorType, ...], weights: Array) -> KernelChoice:

@@ -34,6 +34,7 @@ from qcompile.ops import (
     Affine,
     Dequantize,
     Lookup,
+    MaskedFill,
     MaxPoolIndex,
     Pad,
     Pointwise,
@@ -43,9 +44,10 @@ from qcompile.ops import (
     Threshold,
     Transpose,
 )
-from qcompile.ops.code_limits import moved_inputs, moved_limits, pad_code
+from qcompile.ops.code_limits import fill_code, moved_inputs, moved_limits, pad_code
 from qcompile.types import (
     FLOAT32,
+    MASK,
     UINT8,
     Array,
     IntType,
@@ -318,8 +320,13 @@ class _Lowering:
             kind = _alike(kind)
             lowered = self._lower_table(op, kind, output)
         else:
-            moved = tuple(self._codes(value, kind) for value in op.inputs)
-            lowered = dataclasses.replace(op, inputs=moved, outputs=(output,))
+            masked = isinstance(op, Softmax | MaskedFill)
+            values = op.inputs[:1] if masked else op.inputs
+            moved = tuple(self._codes(value, kind) for value in values)
+            masks = tuple(self._mask(value) for value in op.inputs[1:]) if masked else ()
+            lowered = dataclasses.replace(op, inputs=(*moved, *masks), outputs=(output,))
+            if isinstance(lowered, MaskedFill):
+                lowered = dataclasses.replace(lowered, code=fill_code(lowered, kind))
             if isinstance(lowered, Pad):
                 lowered = dataclasses.replace(lowered, code=pad_code(lowered, kind))
             if isinstance(lowered, MOVEMENT):
@@ -330,6 +337,11 @@ class _Lowering:
             if isinstance(lowered, Softmax):
                 lowered = self._softmax(lowered, op.inputs[0], kind)
         self.codes[op.output] = self._emit(lowered, kind)
+
+    def _mask(self, value: str) -> str:
+        """A constant of 0 and 1 as an integer."""
+        data = self.graph.constants[value].astype(MASK.storage)
+        return self._constant(f"{value}.mask", data, TensorType(data.shape, MASK))
 
     def _lower_sum(self, op: SumOp, kind: TensorType, output: str) -> Op:
         lowered = exact_sum(self.graph, op, kind)

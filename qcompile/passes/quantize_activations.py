@@ -28,6 +28,7 @@ from qcompile.ops import (
     INDICES,
     MOVEMENT,
     Add,
+    BatchMatMul,
     Concat,
     Div,
     LinearResize,
@@ -291,6 +292,8 @@ class _Annotator:
 
     def _only_moves(self, value: str) -> bool:
         producer = self.graph.producers.get(value)
+        if isinstance(producer, Concat) and any(map(self.graph.is_constant, producer.inputs)):
+            return False  # its constants are no other operator's result
         return producer is not None and (
             isinstance(producer, MOVEMENT) or self._keeps_codes(producer)
         )
@@ -314,7 +317,7 @@ class _Annotator:
                 types[op.output] = self._moved_type(op, types, scale)
             else:
                 types[op.output] = self._type(op.output, types[op.output], scale)
-            if isinstance(op, Add | Mul | Div):
+            if isinstance(op, Add | Mul | Div | BatchMatMul):
                 self._quantize_operands(op, types, rewriter)
             if self.options.snap:
                 self._snap(op, types[op.output], rewriter)
@@ -380,11 +383,14 @@ class _Annotator:
     def _rescale_inputs(
         self, op: Concat, scale: float, types: dict[str, TensorType], rewriter: Rewriter
     ) -> Concat:
-        """The visible requantise of inputs whose scale is fixed otherwise."""
-        inputs = []
+        """The visible requantise of inputs whose scale is fixed otherwise; codes of constants."""
+        inputs: list[str] = []
         added: list[Op] = []
         for value in op.inputs:
             kind = types[value]
+            if self.graph.is_constant(value) and kind.is_float:
+                inputs.append(self._quantized_part(op, value, scale, types, rewriter))
+                continue
             if kind.quantization is None or kind.quantization.scale == (scale,):
                 inputs.append(value)
                 continue
@@ -398,11 +404,27 @@ class _Annotator:
                 Rescale(name=rewriter.fresh(f"{op.name}/rescale"), inputs=(value,), outputs=(name,))
             )
             inputs.append(name)
-        if not added:
+        if inputs == list(op.inputs):
             return op
         changed = dataclasses.replace(op, inputs=tuple(inputs))
         rewriter.replace(op, *added, changed)
         return changed
+
+    def _quantized_part(
+        self, op: Concat, value: str, scale: float, types: dict[str, TensorType], rewriter: Rewriter
+    ) -> str:
+        """A constant that is joined with computed values (class tokens) in codes of their scale."""
+        data = self.graph.constants[value]
+        chosen = self.formats[op.output]
+        element = chosen.element(signed=float(data.min()) < 0)
+        codes = np.floor(data.astype(np.float64) / scale + 0.5)
+        kind = TensorType(
+            data.shape, element, Quantization.per_tensor(scale), chosen.codebook(element)
+        )
+        limited = codes.clip(element.low, element.high).astype(element.storage)
+        name = rewriter.add_constant(f"{value}.codes", limited, kind)
+        types[name] = kind
+        return name
 
     def _quantize_operands(self, op: Op, types: dict[str, TensorType], rewriter: Rewriter) -> None:
         """Constant operands become codes of their own."""

@@ -10,7 +10,10 @@ from torch import Tensor
 from qcompile.graph import Graph, Op
 from qcompile.ops import (
     ArgMax,
+    BatchMatMul,
     Concat,
+    Gather,
+    LayerNorm,
     MatMul,
     Pad,
     ReduceMean,
@@ -33,7 +36,7 @@ def _keeps_batch(graph: Graph, op: Op) -> bool:
     match op:
         case Transpose():
             return op.permutation[0] == 0
-        case Concat() | ArgMax() | Softmax():
+        case Concat() | ArgMax() | Softmax() | Gather() | LayerNorm():
             return op.axis != 0
         case Pad():
             return not op.begins[0] and not op.ends[0]
@@ -41,6 +44,9 @@ def _keeps_batch(graph: Graph, op: Op) -> bool:
             return 0 not in op.axes
         case Slice():
             return op.sizes[0] == 1
+        case BatchMatMul():
+            ranks = {graph.types[value].rank for value in op.inputs}
+            return min(ranks) > 2 and len(ranks) == 1
         case Reshape() | MatMul():
             return len(graph.types[op.inputs[0]].shape) > 1
     # Broadcasting of operands with fewer axes would meet the batch with another axis.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,19 +11,23 @@ from torch.nn import functional
 from qcompile.graph import Op
 from qcompile.ops import (
     Elu,
+    Erf,
     Exp,
+    Gelu,
     HardSigmoid,
     HardSwish,
     Sigmoid,
     Silu,
     Softmax,
     Softplus,
+    Sqrt,
     Steps,
     Tanh,
     TernaryTanh,
 )
 
-Function = Callable[[Any, Tensor], Tensor]
+Function = Callable[..., Tensor]
+"""function(op, x), for a masked softmax also the mask."""
 
 
 def sigmoid(op: Sigmoid, x: Tensor) -> Tensor:
@@ -81,9 +84,28 @@ def exp(op: Exp, x: Tensor) -> Tensor:
     return torch.exp(x)
 
 
-def softmax(op: Softmax, x: Tensor) -> Tensor:
-    """exp(x) / sum(exp(x)) along the axis."""
-    return torch.softmax(x, dim=op.axis)
+def gelu(op: Gelu, x: Tensor) -> Tensor:
+    """x times the normal distribution at x, or its approximation by tanh."""
+    return functional.gelu(x, approximate="tanh" if op.tanh else "none")
+
+
+def erf(op: Erf, x: Tensor) -> Tensor:
+    """erf(x)."""
+    return torch.erf(x)
+
+
+def sqrt(op: Sqrt, x: Tensor) -> Tensor:
+    """sqrt(x), 0 for negative x."""
+    return torch.sqrt(functional.relu(x))
+
+
+def softmax(op: Softmax, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """exp(x) / sum(exp(x)) along the axis, over what the mask leaves."""
+    if mask is None:
+        return torch.softmax(x, dim=op.axis)
+    takes_part = mask != 0
+    soft = torch.softmax(torch.where(takes_part, x, -1e30), dim=op.axis)
+    return torch.where(takes_part, soft, 0.0)
 
 
 FUNCTIONS: Mapping[type[Op], Function] = {
@@ -97,5 +119,8 @@ FUNCTIONS: Mapping[type[Op], Function] = {
     Elu: elu,
     Softplus: softplus,
     Exp: exp,
+    Gelu: gelu,
+    Erf: erf,
+    Sqrt: sqrt,
     Softmax: softmax,
 }

@@ -24,15 +24,18 @@ from qcompile.ops import (
     Affine,
     ArgMax,
     AveragePool,
+    BatchMatMul,
     Conv,
     ConvTranspose,
     Dequantize,
     Div,
     GroupNorm,
+    LayerNorm,
     LinearResize,
     Lookup,
     MatMul,
     Mul,
+    NormWidths,
     Quantize,
     ReduceMean,
     Rescale,
@@ -132,7 +135,7 @@ def _computed(graph: Graph, op: Op, inputs: Sequence[Tensor]) -> Tensor:
     if graph.output_type(op).is_float:
         return real_operator(op, inputs)
     if isinstance(op, Softmax):
-        return _softmax(op, inputs[0])
+        return _softmax(op, *inputs)
     assert isinstance(op, SumOp)
     assert op.epilogue is not None
     acc = _exact_sum(op, inputs)
@@ -141,7 +144,7 @@ def _computed(graph: Graph, op: Op, inputs: Sequence[Tensor]) -> Tensor:
 
 def _exact_sum(op: SumOp, inputs: Sequence[Tensor]) -> Tensor:
     """The sums, int64."""
-    if isinstance(op, Conv | ConvTranspose | MatMul):
+    if isinstance(op, Conv | ConvTranspose | MatMul | BatchMatMul):
         return _product(op, inputs[0], inputs[1])
     return _SUMS[type(op)](op, inputs)
 
@@ -162,6 +165,7 @@ _PRODUCTS: Mapping[type[Op], Callable[[Any, Tensor, Tensor], Tensor]] = {
     Conv: convolve,
     ConvTranspose: spread_out,
     MatMul: lambda op, x, weights: torch.matmul(x, weights),
+    BatchMatMul: lambda op, a, b: torch.matmul(a, b),
 }
 
 
@@ -186,7 +190,19 @@ def _group_norm(op: GroupNorm, inputs: Sequence[Tensor]) -> Tensor:
     widths = op.widths
     assert widths is not None
     x = inputs[0]
-    rows = x.reshape(x.shape[0] * op.groups, -1)
+    return _normalised(widths, x.reshape(x.shape[0] * op.groups, -1)).reshape(x.shape)
+
+
+def _layer_norm(op: LayerNorm, inputs: Sequence[Tensor]) -> Tensor:
+    """The same along one axis."""
+    assert op.widths is not None
+    last = inputs[0].movedim(op.axis, -1)
+    rows = _normalised(op.widths, last.reshape(-1, last.shape[-1]))
+    return rows.reshape(last.shape).movedim(-1, op.axis)
+
+
+def _normalised(widths: NormWidths, rows: Tensor) -> Tensor:
+    """Rows of codes, each normalised."""
     count = rows.shape[1]
     firsts, seconds = rows.sum(dim=1), (rows * rows).sum(dim=1)
     inverses = []
@@ -194,9 +210,8 @@ def _group_norm(op: GroupNorm, inputs: Sequence[Tensor]) -> Tensor:
         variance = count * second - first * first
         root = math.isqrt((variance << (2 * widths.root_bits)) + widths.epsilon)
         inverses.append((1 << widths.inverse_bits) // root)
-    inverse = torch.tensor(inverses, dtype=torch.int64, device=x.device)
-    acc = ((count * rows - firsts[:, None]) * inverse[:, None]) >> widths.drop_bits
-    return acc.reshape(x.shape)
+    inverse = torch.tensor(inverses, dtype=torch.int64, device=rows.device)
+    return ((count * rows - firsts[:, None]) * inverse[:, None]) >> widths.drop_bits
 
 
 _SUMS: Mapping[type[Op], Accumulator] = {
@@ -209,14 +224,19 @@ _SUMS: Mapping[type[Op], Accumulator] = {
     ReduceMean: lambda op, inputs: inputs[0].sum(dim=op.axes, keepdim=op.keepdims),
     LinearResize: _linear_resize,
     GroupNorm: _group_norm,
+    LayerNorm: _layer_norm,
 }
 
 
-def _softmax(op: Softmax, x: Tensor) -> Tensor:
+def _softmax(op: Softmax, x: Tensor, mask: Tensor | None = None) -> Tensor:
     table = torch.tensor(op.table, dtype=torch.int64, device=x.device)
-    powers = table[x.amax(dim=op.axis, keepdim=True) - x]
+    takes_part = torch.ones_like(x, dtype=torch.bool) if mask is None else (mask != 0).expand_as(x)
+    least = torch.iinfo(torch.int64).min
+    largest = torch.where(takes_part, x, least).amax(dim=op.axis, keepdim=True)
+    powers = torch.where(takes_part, table[torch.where(takes_part, largest - x, 0)], 0)
     total = powers.sum(dim=op.axis, keepdim=True)
-    return torch.div(powers * op.levels + total // 2, total, rounding_mode="floor")
+    codes = torch.div(powers * op.levels + total // 2, total.clamp(min=1), rounding_mode="floor")
+    return torch.where(takes_part, codes, 0)
 
 
 def _look_up(op: Lookup, x: Tensor, table: Tensor) -> Tensor:

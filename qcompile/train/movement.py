@@ -14,6 +14,8 @@ from qcompile.ops import (
     ArgMax,
     Concat,
     DepthToSpace,
+    Gather,
+    MaskedFill,
     MaxPool,
     NearestResize,
     Pad,
@@ -100,6 +102,20 @@ def slice_(op: Slice, inputs: Sequence[Tensor]) -> Tensor:
     return x
 
 
+def gather(op: Gather, inputs: Sequence[Tensor]) -> Tensor:
+    """Elements of one axis by their indices."""
+    x = inputs[0]
+    return torch.index_select(x, op.axis, torch.tensor(op.indices, device=x.device))
+
+
+def masked_fill(op: MaskedFill, inputs: Sequence[Tensor]) -> Tensor:
+    """The operator's value among floats, its code among codes."""
+    x, mask = inputs
+    fill = op.value if x.is_floating_point() else op.code
+    assert fill is not None
+    return torch.where(mask != 0, x, torch.tensor(fill, dtype=x.dtype, device=x.device))
+
+
 def transpose(op: Transpose, inputs: Sequence[Tensor]) -> Tensor:
     """Output axis i is input axis permutation[i]."""
     return inputs[0].permute(op.permutation)
@@ -147,6 +163,8 @@ MOVERS: Mapping[type[Op], Mover] = {
     Concat: concat,
     Pad: pad,
     Slice: slice_,
+    Gather: gather,
+    MaskedFill: masked_fill,
     Transpose: transpose,
     Reshape: reshape,
     DepthToSpace: depth_to_space,

@@ -17,11 +17,13 @@ from qcompile.ops import (
     Add,
     Affine,
     AveragePool,
+    BatchMatMul,
     Conv,
     ConvTranspose,
     Div,
     FakeQuantize,
     GroupNorm,
+    LayerNorm,
     LinearResize,
     MatMul,
     Mul,
@@ -68,7 +70,7 @@ def real_operator(op: Op, inputs: Sequence[Tensor], vectors: Vectors | None = No
             acc = acc + spread(inputs[2], axis, acc.ndim)
         return activate(op.activation, acc, axis, vectors or Vectors())
     if type(op) in FUNCTIONS:
-        return FUNCTIONS[type(op)](op, inputs[0])
+        return FUNCTIONS[type(op)](op, *inputs)
     if isinstance(op, Threshold):
         return (inputs[0] > op.limit).to(torch.int64)
     if isinstance(op, FakeQuantize):
@@ -134,6 +136,14 @@ def _average_pool(op: AveragePool, inputs: Sequence[Tensor]) -> Tensor:
     return window_sums(op, inputs[0]) / divisor_grid(op, inputs[0])
 
 
+def _layer_norm(op: LayerNorm, inputs: Sequence[Tensor]) -> Tensor:
+    """Without the shift, which is the operator's bias."""
+    gain = inputs[1] if len(inputs) > 1 else None
+    last = inputs[0].movedim(op.axis, -1)
+    normal = functional.layer_norm(last, last.shape[-1:], gain, None, op.epsilon)
+    return normal.movedim(-1, op.axis)
+
+
 def _group_norm(op: GroupNorm, inputs: Sequence[Tensor]) -> Tensor:
     """Without the shift, which is the operator's bias."""
     gain = inputs[1] if len(inputs) > 1 else None
@@ -144,6 +154,7 @@ _SUMS: Mapping[type[Op], Callable[[Any, Sequence[Tensor]], Tensor]] = {
     Conv: lambda op, inputs: convolve(op, inputs[0], inputs[1]),
     ConvTranspose: lambda op, inputs: spread_out(op, inputs[0], inputs[1]),
     MatMul: lambda op, inputs: torch.matmul(inputs[0], inputs[1]),
+    BatchMatMul: lambda op, inputs: torch.matmul(inputs[0], inputs[1]),
     Affine: lambda op, inputs: inputs[0] * spread(inputs[1], 1, inputs[0].ndim),
     Rescale: lambda op, inputs: inputs[0],
     Add: _add,
@@ -153,6 +164,7 @@ _SUMS: Mapping[type[Op], Callable[[Any, Sequence[Tensor]], Tensor]] = {
     ReduceMean: lambda op, inputs: inputs[0].mean(dim=op.axes, keepdim=op.keepdims),
     LinearResize: lambda op, inputs: interpolate(op, inputs[0], real_taps(op)),
     GroupNorm: _group_norm,
+    LayerNorm: _layer_norm,
 }
 
 REAL_OPERATORS: tuple[type[Op], ...] = (*_SUMS, *FUNCTIONS, Threshold, FakeQuantize, *MOVERS)

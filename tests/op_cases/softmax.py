@@ -9,6 +9,7 @@ from qcompile.ops import Softmax
 from qcompile.types import IntType
 from tests.op_cases.build import activation, codes, one_op, pick, several, small_codes, some
 from tests.op_cases.case import OpCase
+from tests.op_cases.masked_fill import mask_for
 
 
 def cases(rng: np.random.Generator) -> Iterator[OpCase]:
@@ -23,9 +24,12 @@ def cases(rng: np.random.Generator) -> Iterator[OpCase]:
             for d in range(element.high - element.low + 1)
         )
         output = IntType(pick(rng, (2, 4, 8, 8, 16)), signed=False)
+        types, constants = {"x": x}, {}
+        if index % 3 == 0:
+            types["mask"], constants["mask"] = mask_for(rng, x.shape)
         op = Softmax(
             name="softmax",
-            inputs=("x",),
+            inputs=tuple(types),
             outputs=("y",),
             axis=axis,
             table=table,
@@ -33,6 +37,5 @@ def cases(rng: np.random.Generator) -> Iterator[OpCase]:
         )
         fill = ("random", "random", "low", "high")[index % 4]
         feeds = {"x": codes(rng, x, fill)}
-        yield one_op(
-            f"softmax_{index}_{fill}", op, {"x": x}, {}, activation(output, *x.shape), feeds
-        )
+        made = activation(output, *x.shape)
+        yield one_op(f"softmax_{index}_{fill}", op, types, constants, made, feeds)

@@ -136,6 +136,18 @@ def matmul(op: ops.MatMul, inputs: Sequence[Array], output: TensorType) -> Array
     )
 
 
+def batch_matmul(op: ops.BatchMatMul, inputs: Sequence[Array], output: TensorType) -> Array:
+    a, b = inputs
+
+    def acc(position: Position) -> int:
+        row, column = position[-2:]
+        left = broadcast(position[:-2], a.shape[:-2])
+        right = broadcast(position[:-2], b.shape[:-2])
+        return sum(int(a[*left, row, k]) * int(b[*right, k, column]) for k in range(a.shape[-1]))
+
+    return sums(op, output, acc)
+
+
 def affine(op: ops.Affine, inputs: Sequence[Array], output: TensorType) -> Array:
     x, scale = inputs
     return sums(op, output, lambda p: int(scale[p[1]]) * int(x[p]))
@@ -266,6 +278,22 @@ def group_norm(op: ops.GroupNorm, inputs: Sequence[Array], output: TensorType) -
     return sums(op, output, acc)
 
 
+def layer_norm(op: ops.LayerNorm, inputs: Sequence[Array], output: TensorType) -> Array:
+    x, widths = inputs[0], op.widths
+    assert widths is not None
+    count = x.shape[op.axis]
+
+    def acc(position: Position) -> int:
+        before, after = position[: op.axis], position[op.axis + 1 :]
+        row = [int(x[*before, k, *after]) for k in range(count)]
+        s1, s2 = sum(row), sum(v * v for v in row)
+        root = math.isqrt(((count * s2 - s1 * s1) << (2 * widths.root_bits)) + widths.epsilon)
+        inverse = (1 << widths.inverse_bits) // root
+        return ((count * int(x[position]) - s1) * inverse) >> widths.drop_bits
+
+    return sums(op, output, acc)
+
+
 def local_attention(op: ops.LocalAttention2d, inputs: Sequence[Array], output: TensorType) -> Array:
     q, k, v, relative = inputs
     widths = op.widths
@@ -306,12 +334,16 @@ def local_attention(op: ops.LocalAttention2d, inputs: Sequence[Array], output: T
 
 def softmax(op: ops.Softmax, inputs: Sequence[Array], output: TensorType) -> Array:
     x = np.moveaxis(inputs[0], op.axis, -1)
-    result = np.empty(x.shape, output.integer.storage)
+    mask = np.ones(x.shape, int)
+    if len(inputs) > 1:
+        mask = np.moveaxis(np.broadcast_to(inputs[1], inputs[0].shape), op.axis, -1)
+    result = np.zeros(x.shape, output.integer.storage)
     for position in positions(x.shape[:-1]):
-        row = [int(v) for v in x[position]]
-        powers = [op.table[max(row) - v] for v in row]
-        total = sum(powers)
-        result[position] = [(e * op.levels + total // 2) // total for e in powers]
+        row = {k: int(v) for k, v in enumerate(x[position]) if mask[*position, k]}
+        powers = {k: op.table[max(row.values()) - v] for k, v in row.items()}
+        total = sum(powers.values())
+        for k, e in powers.items():
+            result[*position, k] = (e * op.levels + total // 2) // total
     return np.moveaxis(result, -1, op.axis)
 
 
@@ -458,6 +490,23 @@ def slice_(op: ops.Slice, inputs: Sequence[Array], output: TensorType) -> Array:
     )
 
 
+def gather(op: ops.Gather, inputs: Sequence[Array], output: TensorType) -> Array:
+    def source(position: Position) -> Position:
+        index = op.indices[position[op.axis]]
+        return (*position[: op.axis], index, *position[op.axis + 1 :])
+
+    return moved(output, inputs[0], source)
+
+
+def masked_fill(op: ops.MaskedFill, inputs: Sequence[Array], output: TensorType) -> Array:
+    x, mask = inputs
+    result = np.empty(output.shape, output.integer.storage)
+    for position in positions(output.shape):
+        keeps = mask[broadcast(position, mask.shape)]
+        result[position] = x[position] if keeps else op.code
+    return result
+
+
 def transpose(op: ops.Transpose, inputs: Sequence[Array], output: TensorType) -> Array:
     def source(position: Position) -> Position:
         result = [0] * len(position)
@@ -510,6 +559,7 @@ REFERENCES: Mapping[type[Op], Reference] = {
     ops.Conv: conv,
     ops.ConvTranspose: conv_transpose,
     ops.MatMul: matmul,
+    ops.BatchMatMul: batch_matmul,
     ops.Affine: affine,
     ops.Rescale: rescale,
     ops.Add: add,
@@ -519,6 +569,7 @@ REFERENCES: Mapping[type[Op], Reference] = {
     ops.ReduceMean: reduce_mean,
     ops.LinearResize: linear_resize,
     ops.GroupNorm: group_norm,
+    ops.LayerNorm: layer_norm,
     ops.LocalAttention2d: local_attention,
     ops.MaxPoolIndex: max_pool_index,
     ops.MaxUnpool: max_unpool,
@@ -531,6 +582,8 @@ REFERENCES: Mapping[type[Op], Reference] = {
     ops.Concat: concat,
     ops.Pad: pad,
     ops.Slice: slice_,
+    ops.Gather: gather,
+    ops.MaskedFill: masked_fill,
     ops.Transpose: transpose,
     ops.Reshape: reshape,
     ops.DepthToSpace: depth_to_space,

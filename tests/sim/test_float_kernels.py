@@ -152,6 +152,13 @@ def matmul(rng: np.random.Generator) -> Case:
     return Case(op, [x, w, bias], onnx_run("MatMul", [x, w]) + bias)
 
 
+def batch_matmul(rng: np.random.Generator) -> Case:
+    rows, depth, columns = ints(rng, 1, 6, 3)
+    batch = ints(rng, 1, 4, int(rng.integers(0, 3)))
+    a, b = normal(rng, *batch, rows, depth), normal(rng, *batch[1:], depth, columns)
+    return Case(ops.BatchMatMul(**named([a, b])), [a, b], onnx_run("MatMul", [a, b]))
+
+
 def affine(rng: np.random.Generator) -> Case:
     channels = int(rng.integers(1, 6))
     x = normal(rng, 1, channels, *ints(rng, 1, 5, int(rng.integers(0, 4))))
@@ -403,6 +410,56 @@ def depth_to_space(rng: np.random.Generator) -> Case:
     return Case(op, [x], onnx_run("DepthToSpace", [x], blocksize=block, mode=mode))
 
 
+def layer_norm(rng: np.random.Generator) -> Case:
+    x = 3 * normal(rng, *ints(rng, 2, 6, int(rng.integers(2, 5)))) + 10
+    axis = int(rng.choice([1, x.ndim - 1]))
+    scale, shift = normal(rng, x.shape[axis]), normal(rng, x.shape[axis])
+    last = np.moveaxis(x, axis, -1)
+    expected = onnx_run("LayerNormalization", [last, scale, shift], epsilon=1e-3)
+    op = ops.LayerNorm(axis=axis, epsilon=1e-3, **named([x, scale, shift]))
+    return Case(op, [x, scale, shift], np.moveaxis(expected, -1, axis))
+
+
+def gather(rng: np.random.Generator) -> Case:
+    x = normal(rng, *ints(rng, 1, 5, 3))
+    axis = int(rng.integers(0, 3))
+    indices = ints(rng, 0, x.shape[axis] - 1, 6)
+    op = ops.Gather(axis=axis, indices=indices, **named([x]))
+    return Case(op, [x], onnx_run("Gather", [x, np.array(indices)], axis=axis))
+
+
+def masked_fill(rng: np.random.Generator) -> Case:
+    x = normal(rng, *ints(rng, 1, 5, 3))
+    mask = rng.integers(0, 2, x.shape[1:])
+    fill = np.array([-2.5], np.float32)
+    expected = onnx_run("Where", [np.broadcast_to(mask != 0, x.shape).copy(), x, fill])
+    inputs = [x, mask.astype(np.float32)]
+    return Case(ops.MaskedFill(value=-2.5, **named(inputs)), inputs, expected)
+
+
+def masked_softmax(rng: np.random.Generator) -> Case:
+    x = 5 * normal(rng, 1, *ints(rng, 1, 5, 3))
+    axis = int(rng.integers(0, 4))
+    mask = rng.integers(0, 2, x.shape[1:])
+    low = np.where(mask != 0, x, np.float32(-1e30))
+    alive = np.where(np.broadcast_to(mask, x.shape) != 0, onnx_run("Softmax", [low], axis=axis), 0)
+    inputs = [x, mask.astype(np.float32)]
+    return Case(ops.Softmax(axis=axis, **named(inputs)), inputs, alive.astype(np.float32))
+
+
+def gelu(rng: np.random.Generator) -> Case:
+    x = 6 * normal(rng, *ints(rng, 1, 5, 3))
+    tanh = bool(rng.integers(0, 2))
+    approximate = "tanh" if tanh else "none"
+    expected = onnx_run("Gelu", [x], opset=20, approximate=approximate)
+    return Case(ops.Gelu(tanh=tanh, **named([x])), [x], expected)
+
+
+def sqrt(rng: np.random.Generator) -> Case:
+    x = 6 * normal(rng, *ints(rng, 1, 5, 3))
+    return Case(ops.Sqrt(**named([x])), [x], onnx_run("Sqrt", [np.maximum(x, 0)]))
+
+
 def softmax(rng: np.random.Generator) -> Case:
     x = 5 * normal(rng, 1, *ints(rng, 1, 5, 3))
     axis = int(rng.integers(0, 4))
@@ -418,6 +475,7 @@ UNARY: dict[type[Op], tuple[str, dict[str, float]]] = {
     ops.Elu: ("Elu", {"alpha": 1.5}),
     ops.Softplus: ("Softplus", {}),
     ops.Exp: ("Exp", {}),
+    ops.Erf: ("Erf", {}),
 }
 
 
@@ -458,6 +516,7 @@ MAKERS: dict[str, Callable[[np.random.Generator], Case]] = {
         conv,
         conv_transpose,
         matmul,
+        batch_matmul,
         affine,
         rescale,
         add,
@@ -470,13 +529,19 @@ MAKERS: dict[str, Callable[[np.random.Generator], Case]] = {
         linear_resize,
         nearest_resize,
         group_norm,
+        layer_norm,
         concat,
         pad,
         slice_,
+        gather,
+        masked_fill,
         transpose,
         reshape,
         depth_to_space,
         softmax,
+        masked_softmax,
+        gelu,
+        sqrt,
         silu,
         ternary_tanh,
         steps,

@@ -11,10 +11,12 @@ from qcompile.numerics import Requantize
 from qcompile.ops import (
     Add,
     Affine,
+    BatchMatMul,
     Conv,
     ConvTranspose,
     Div,
     GroupNorm,
+    LayerNorm,
     MatMul,
     Mul,
     Pointwise,
@@ -75,14 +77,14 @@ def _sum_problems(graph: Graph, op: SumOp) -> Iterator[Unsupported]:
     if isinstance(op.epilogue, Requantize) and not INT64.contains(op.epilogue.product_range()):
         yield refuse("the products of its epilogue exceed 64 bits", "use fewer --abits")
     if not integer and isinstance(
-        op, Conv | ConvTranspose | MatMul | Rescale | Add | Mul | Div | Affine
+        op, Conv | ConvTranspose | MatMul | BatchMatMul | Rescale | Add | Mul | Div | Affine
     ):
         mixed = [value for value in op.inputs if not graph.types[value].is_float]
         if any(value not in graph.constants for value in mixed):
             yield refuse("mixes float output with integer input", "put a Dequantize before it")
-    if integer and isinstance(op, GroupNorm) and op.widths is not None:
+    if integer and isinstance(op, GroupNorm | LayerNorm) and op.widths is not None:
         kind = graph.types[op.inputs[0]]
-        count = kind.size // op.groups
+        count = kind.size // op.groups if isinstance(op, GroupNorm) else kind.shape[op.axis]
         spread = kind.integer.high - kind.integer.low
         variance = (count * spread) ** 2 // 4
         # |N * x - S1| is at most sqrt(N * V), so the product with the inverse is at most this:

@@ -19,6 +19,7 @@ from qcompile.ops import (
     Dequantize,
     Div,
     Elu,
+    Gelu,
     HardSigmoid,
     Lookup,
     Mul,
@@ -387,4 +388,7 @@ def plan_pointwise(context: Context, step: Step, op: Pointwise) -> None:
         extra = f", {tables[0]}, {len(limits)}, {tables[1]}"
     stem = "".join(f"_{c.lower()}" if c.isupper() else c for c in op.kind).lstrip("_")
     item = kernel(stem, ["float"], needs_math=True)
+    if isinstance(op, Gelu):
+        suffix = "_tanh" if op.tanh else ""
+        item = kernel(stem, ["float"], suffix=suffix, needs_math=True, tanh=op.tanh)
     step.calls.append(f"{step.use(item)}({x}, {kind.size}{extra}, {y});")

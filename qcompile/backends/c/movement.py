@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qcompile.backends.c.context import Context, View, copy, order_view
+import numpy as np
+
+from qcompile.backends.c.context import VIEW_RANK, Context, View, copy, order_view
+from qcompile.backends.c.elementwise import broadcast_strides
 from qcompile.backends.c.layers import image_size, plane
 from qcompile.backends.c.names import float_literal, integer_literal
 from qcompile.backends.c.program import Role, Step, kernel
 from qcompile.ops import (
     Concat,
     DepthToSpace,
+    Gather,
+    MaskedFill,
     MaxPool,
     MaxPoolIndex,
     MaxUnpool,
@@ -21,7 +26,7 @@ from qcompile.ops import (
     Slice,
     Transpose,
 )
-from qcompile.passes.place_tensors import channels_last, natural
+from qcompile.passes.place_tensors import channels_last, natural, split_axes
 from qcompile.types import IntType, Shape
 
 
@@ -144,6 +149,45 @@ def plan_slice(context: Context, step: Step, op: Slice) -> None:
     steps = [stride * step for stride, step in zip(source, op.steps, strict=True)]
     start = sum(stride * start for stride, start in zip(source, op.starts, strict=True))
     _strided(context, step, op.inputs[0], op.output, steps, start)
+
+
+def plan_gather(context: Context, step: Step, op: Gather) -> None:
+    """Blocks of the axes inside of the gathered one, in the placement of the output."""
+    shape, out = context.type(op.inputs[0]).shape, context.type(op.output).shape
+    placement = context.placements[op.output]
+    x = context.read_as(step, "x", op.inputs[0], placement)
+    y = context.write(step, "y", op.output)
+    outer, size, inner = split_axes(shape, op.axis, placement)
+    described = step.shape(
+        "take_shape", "shape", outer=outer, size=size, inner=inner, count=out[op.axis]
+    )
+    indices = step.table("indices", "int32_t", op.indices, Role.TABLE, "input of each output")
+    ctype = context.ctype(op.output)
+    item = kernel("take", [ctype], type=ctype)
+    step.calls.append(f"{step.use(item)}({described}, {x}, {indices}, {y});")
+
+
+def plan_masked_fill(context: Context, step: Step, op: MaskedFill) -> None:
+    """A walk over the output, the mask beside it."""
+    out = context.type(op.output)
+    data = context.graph.constants[op.inputs[1]]
+    order = context.placements[op.output].order
+    x, y = context.read(step, "x", op.inputs[0]), context.write(step, "y", op.output)
+    source = context.strides(op.inputs[0])
+    beside = broadcast_strides(natural(data.ndim).strides(data.shape), data.shape, out.shape)
+    view = View(
+        tuple(out.shape[axis] for axis in order),
+        (tuple(source[axis] for axis in order), tuple(beside[axis] for axis in order)),
+    )
+    walk = view.collapsed().padded(VIEW_RANK)
+    described = step.shape(
+        "masked_shape", "shape", size=walk.sizes, x=walk.strides[0], mask=walk.strides[1]
+    )
+    mask = step.table("mask", "uint8_t", (data != 0).astype(np.uint8), Role.TABLE)
+    ctype = context.ctype(op.output)
+    literal = float_literal(op.value) if out.is_float else integer_literal(op.code or 0, ctype)
+    item = kernel("masked_fill", [ctype], type=ctype)
+    step.calls.append(f"{step.use(item)}({described}, {x}, {mask}, {literal}, {y});")
 
 
 def plan_transpose(context: Context, step: Step, op: Transpose) -> None:

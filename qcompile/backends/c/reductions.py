@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from qcompile.backends.c.context import Context, View
-from qcompile.backends.c.elementwise import ROW_LOOPS
+from qcompile.backends.c.elementwise import ROW_LOOPS, broadcast_strides
 from qcompile.backends.c.epilogues import constants_type, plan_epilogue, real_constant
 from qcompile.backends.c.layers import image_size, plane
 from qcompile.backends.c.names import float_literal
@@ -16,14 +16,16 @@ from qcompile.ops import (
     ArgMax,
     AveragePool,
     GroupNorm,
+    LayerNorm,
     LinearResize,
     LinearTaps,
+    NormWidths,
     ReduceMean,
     Softmax,
     SumOp,
 )
 from qcompile.passes.choose_kernels import sums_type
-from qcompile.passes.place_tensors import Placement, channels_last, split_axes
+from qcompile.passes.place_tensors import Placement, channels_last, natural, split_axes
 from qcompile.types import Shape
 
 UINT64_BITS = 64
@@ -174,30 +176,70 @@ def plan_group_norm(context: Context, step: Step, op: GroupNorm) -> None:
     pixels = context.type(op.inputs[0]).size // channels
     fields = {"pixels": pixels, "channels": channels, "groups": op.groups}
     if op.widths is not None and sums != "float":
-        fields |= {
-            "root_bits": op.widths.root_bits,
-            "inverse_bits": op.widths.inverse_bits,
-            "drop_bits": op.widths.drop_bits,
-        }
+        fields |= _width_fields(op.widths)
         described = step.shape("group_norm_shape", "shape", **fields)
         extra = f"UINT64_C({op.widths.epsilon}), "
     else:
         described = step.shape("group_norm_float_shape", "shape", **fields)
-        gains = real_constant(context, op.inputs[1]) if len(op.inputs) > 1 else np.ones(channels)
-        shifts = real_constant(context, op.inputs[2]) if len(op.inputs) > 2 else np.zeros(channels)
-        extra = f"{op.epsilon!r}, "
-        for name, data in (("gain", gains), ("offset", shifts)):
-            extra += step.table(name, "float", data, Role.EPILOGUE) + ", "
+        extra = _float_parameters(context, step, op, channels)
     epilogue = plan_epilogue(context, step, op, channels)
     step.scratch(sums, "sums", channels // op.groups)
-    x_type = context.ctype(op.inputs[0])
-    stem = "group_norm_float" if sums == "float" else "group_norm"
+    item = _norm_kernel(context, op, "group_norm", epilogue)
+    step.calls.append(f"{step.use(item)}({described}, {x}, {extra}&epilogue, {y}, sums);")
+
+
+def plan_layer_norm(context: Context, step: Step, op: LayerNorm) -> None:
+    """Mean and deviation of each row, in integers of stated widths (floats: in double)."""
+    shape = context.type(op.inputs[0]).shape
+    order = (*(axis for axis in range(len(shape)) if axis != op.axis), op.axis)
+    x = context.read_as(step, "x", op.inputs[0], Placement(order))
+    y = context.write_as(step, "y", op.output, Placement(order))
+    sums, width = sums_type(op), shape[op.axis]
+    fields = {"rows": context.type(op.inputs[0]).size // width, "width": width}
+    if op.widths is not None and sums != "float":
+        fields |= _width_fields(op.widths)
+        described = step.shape("layer_norm_shape", "shape", **fields)
+        extra = f"UINT64_C({op.widths.epsilon}), "
+    else:
+        described = step.shape("layer_norm_float_shape", "shape", **fields)
+        extra = _float_parameters(context, step, op, width)
+    epilogue = plan_epilogue(context, step, op, width)
+    step.scratch(sums, "sums", width)
+    item = _norm_kernel(context, op, "layer_norm", epilogue)
+    step.calls.append(f"{step.use(item)}({described}, {x}, {extra}&epilogue, {y}, sums);")
+
+
+def _width_fields(widths: NormWidths) -> dict[str, int]:
+    return {
+        "root_bits": widths.root_bits,
+        "inverse_bits": widths.inverse_bits,
+        "drop_bits": widths.drop_bits,
+    }
+
+
+def _float_parameters(
+    context: Context, step: Step, op: GroupNorm | LayerNorm, channels: int
+) -> str:
+    """Arguments of a norm in an island: epsilon, gain and shift."""
+    gains = real_constant(context, op.inputs[1]) if len(op.inputs) > 1 else np.ones(channels)
+    shifts = real_constant(context, op.inputs[2]) if len(op.inputs) > 2 else np.zeros(channels)
+    extra = f"{op.epsilon!r}, "
+    for name, data in (("gain", gains), ("offset", shifts)):
+        extra += step.table(name, "float", data, Role.EPILOGUE) + ", "
+    return extra
+
+
+def _norm_kernel(
+    context: Context, op: GroupNorm | LayerNorm, stem: str, epilogue: Kernel
+) -> Kernel:
+    """`stem`, or `stem`_float in an island."""
+    sums, x_type = sums_type(op), context.ctype(op.inputs[0])
     requires = [epilogue]
     if sums != "float":
         shift = kernel("shift_floor", ["int64_t"], shared=True, type="int64_t")
         requires = [shift, kernel("square_root", shared=True), epilogue]
-    item = kernel(
-        stem,
+    return kernel(
+        f"{stem}_float" if sums == "float" else stem,
         [x_type],
         requires=requires,
         suffix="_" + epilogue.function,
@@ -208,7 +250,6 @@ def plan_group_norm(context: Context, step: Step, op: GroupNorm) -> None:
         epilogue=epilogue.function,
         constants=constants_type(epilogue),
     )
-    step.calls.append(f"{step.use(item)}({described}, {x}, {extra}&epilogue, {y}, sums);")
 
 
 def plan_softmax(context: Context, step: Step, op: Softmax) -> None:
@@ -218,15 +259,46 @@ def plan_softmax(context: Context, step: Step, op: Softmax) -> None:
     x = context.read_as(step, "x", op.inputs[0], placement)
     y = context.write_as(step, "y", op.output, placement)
     outer, size, inner = split_axes(kind.shape, op.axis, placement)
-    described = step.shape("axis_shape", "shape", outer=outer, size=size, inner=inner)
+    masked = len(op.inputs) > 1
+    fields = {"outer": outer, "size": size, "inner": inner}
+    mask = ""
+    if masked:
+        mask, fields["mask_step"] = _mask(context, step, op, placement)
+    described = step.shape("masked_axis_shape" if masked else "axis_shape", "shape", **fields)
     x_type, y_type = context.ctype(op.inputs[0]), context.ctype(op.output)
+    suffix = "_masked" if masked else ""
     if y_type == "float":
-        item = kernel("softmax_float", needs_math=True)
-        step.calls.append(f"{step.use(item)}({described}, {x}, {y});")
+        item = kernel("softmax_float", needs_math=True, suffix=suffix, masked=masked)
+        step.calls.append(f"{step.use(item)}({described}, {x}, {mask}{y});")
         return
     table = step.table("powers", "int32_t", op.table, Role.TABLE, "2**15 exp(-difference * scale)")
-    item = kernel("softmax", [x_type, y_type], x=x_type, y=y_type)
-    step.calls.append(f"{step.use(item)}({described}, {x}, {table}, {op.levels}, {y});")
+    largest = op.table[0] * (op.levels + size)
+    wide = "uint32_t" if largest < 1 << 32 else "int64_t"
+    item = kernel(
+        "softmax",
+        [x_type, y_type, wide],
+        suffix=suffix,
+        x=x_type,
+        y=y_type,
+        wide=wide,
+        masked=masked,
+    )
+    step.calls.append(f"{step.use(item)}({described}, {x}, {mask}{table}, {op.levels}, {y});")
+
+
+def _mask(context: Context, step: Step, op: Softmax, placement: Placement) -> tuple[str, int]:
+    """Arguments for a mask: its bytes, and where those of each row begin. Beside them the distance
+    of neighbours in a row."""
+    shape, data = context.type(op.inputs[0]).shape, context.graph.constants[op.inputs[1]]
+    strides = broadcast_strides(natural(data.ndim).strides(data.shape), data.shape, shape)
+    rows = [axis for axis in placement.order if axis != op.axis]
+    places = np.zeros([shape[axis] for axis in rows], np.int64)
+    for position, axis in enumerate(rows):
+        along = np.arange(shape[axis]) * strides[axis]
+        places += along.reshape([-1 if i == position else 1 for i in range(len(rows))])
+    mask = step.table("mask", "uint8_t", (data != 0).astype(np.uint8), Role.TABLE, "takes part")
+    table = step.table("places", "int32_t", places, Role.TABLE, "where each row's mask begins")
+    return f"{mask}, {table}, ", strides[op.axis]
 
 
 def plan_arg_max(context: Context, step: Step, op: ArgMax) -> None:

@@ -56,6 +56,16 @@ REFUSED: Mapping[type[Op], tuple[str, str]] = {
     ops.MaxPoolIndex: ("has no block", "use Resize or ConvTranspose instead of MaxUnpool"),
     ops.MaxUnpool: ("has no block", "use Resize or ConvTranspose instead"),
     ops.Softmax: ("has no block", "use --output-kind logits or classes"),
+    ops.BatchMatMul: (
+        "multiplies two computed tensors, which a stream does not keep",
+        "use --target c; attention over windows: LocalAttention2d",
+    ),
+    ops.LayerNorm: (
+        "divides by a deviation, which has no block",
+        "train with batch norm, or use --target c",
+    ),
+    ops.Gather: ("picks pixels by a list", "remove it from the model, or use --target c"),
+    ops.MaskedFill: ("has no block", "use --target c"),
     ops.Div: ("has no block", "use --target c"),
     ops.Transpose: ("moves axes", "remove it from the model, or use --target c"),
     ops.Reshape: ("moves pixels between axes", "remove it from the model, or use --target c"),
@@ -69,6 +79,9 @@ REFUSED: Mapping[type[Op], tuple[str, str]] = {
     ops.Elu: (_FUNCTION, "use --abits 12 or less"),
     ops.Softplus: (_FUNCTION, "use --abits 12 or less"),
     ops.Exp: (_FUNCTION, "use --abits 12 or less"),
+    ops.Gelu: (_FUNCTION, "use --abits 12 or less"),
+    ops.Erf: (_FUNCTION, "use --abits 12 or less"),
+    ops.Sqrt: (_FUNCTION, "use --abits 12 or less"),
     ops.Quantize: ("takes floats inside the network", "use --abits below 32"),
     ops.Dequantize: ("makes floats inside the network", "use --abits below 32"),
 }

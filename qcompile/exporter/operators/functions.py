@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from onnx import TensorProto
 
@@ -9,6 +11,7 @@ from qcompile.exporter.scope import Scope
 from qcompile.ops import (
     ArgMax,
     Elu,
+    Gelu,
     HardSigmoid,
     Pointwise,
     Silu,
@@ -68,8 +71,36 @@ def steps(op: Steps, scope: Scope) -> str:
 
 
 def softmax(op: Softmax, scope: Scope) -> str:
-    """Softmax."""
-    return scope.node("Softmax", scope.real(), axis=op.axis)
+    """Softmax; masked elements are brought to a number whose exponential is 0."""
+    x = scope.real()
+    if len(op.inputs) == 1:
+        return scope.node("Softmax", x, axis=op.axis)
+    keeps = scope.graph.constants[op.inputs[1]] != 0
+    mask = scope.constant("mask", keeps, "bool")
+    never = scope.constant("never", np.float32(-1e30))
+    soft = scope.node("Softmax", scope.node("Where", mask, x, never, part="masked"), axis=op.axis)
+    if np.broadcast_to(keeps, scope.shape()).any(axis=op.axis).all():
+        return soft
+    # A row that is masked throughout is 0, not uniform.
+    zero = scope.constant("zero", np.float32(0))
+    return scope.node("Where", mask, soft, zero, part="rows")
+
+
+def gelu(op: Gelu, scope: Scope) -> str:
+    """GELU by its formula: an operator of its own since opset 20 only."""
+    x = scope.real()
+    if op.tanh:
+        cube = scope.node("Mul", scope.node("Mul", x, x, part="square"), x, part="cube")
+        factor = scope.constant("cubic", np.float32(0.044715))
+        inner = scope.node("Add", x, scope.node("Mul", cube, factor, part="cubic"), part="inner")
+        root = scope.constant("root", np.float32(math.sqrt(2 / math.pi)))
+        gate = scope.node("Tanh", scope.node("Mul", inner, root, part="scaled"), part="gate")
+    else:
+        root = scope.constant("root", np.float32(math.sqrt(0.5)))
+        gate = scope.node("Erf", scope.node("Mul", x, root, part="scaled"), part="gate")
+    half = scope.constant("half", np.float32(0.5))
+    open_ = scope.node("Add", gate, scope.constant("one", np.float32(1)), part="open")
+    return scope.node("Mul", scope.node("Mul", x, half, part="half"), open_)
 
 
 def arg_max(op: ArgMax, scope: Scope) -> str:

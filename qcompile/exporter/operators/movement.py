@@ -1,4 +1,5 @@
-"""Operators that copy values: Concat, Pad, Slice, Transpose, Reshape, DepthToSpace."""
+"""Operators that copy values: Concat, Pad, Slice, Gather, MaskedFill, Transpose, Reshape,
+DepthToSpace."""
 
 from __future__ import annotations
 
@@ -9,7 +10,18 @@ import numpy as np
 from qcompile.exporter.dialect import scale_of
 from qcompile.exporter.scope import Scope
 from qcompile.numerics import round_half_up
-from qcompile.ops import Concat, DepthToSpace, Pad, PadMode, Reshape, Slice, Transpose
+from qcompile.ops import (
+    Concat,
+    DepthToSpace,
+    Gather,
+    MaskedFill,
+    Pad,
+    PadMode,
+    Reshape,
+    Slice,
+    Transpose,
+)
+from qcompile.ops.code_limits import fill_code
 
 
 def concat(op: Concat, scope: Scope) -> str:
@@ -55,6 +67,21 @@ def slice_(op: Slice, scope: Scope) -> str:
         )
     ]
     return scope.node("Slice", scope.real(), *vectors)
+
+
+def gather(op: Gather, scope: Scope) -> str:
+    """Gather."""
+    indices = scope.constant("indices", op.indices, "int64")
+    return scope.node("Gather", scope.real(), indices, axis=op.axis)
+
+
+def masked_fill(op: MaskedFill, scope: Scope) -> str:
+    """Where; the constant lies on the grid of what it stands among."""
+    mask = scope.constant("mask", scope.graph.constants[op.inputs[1]] != 0, "bool")
+    value, kind = op.value, scope.kind
+    if not kind.is_float and kind.quantization is not None:
+        value = fill_code(op, kind) * scale_of(kind)
+    return scope.node("Where", mask, scope.real(), scope.constant("value", np.float32(value)))
 
 
 def transpose(op: Transpose, scope: Scope) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from qcompile.exporter.dialect import scale_of
 from qcompile.exporter.scope import Scope
-from qcompile.ops import Add, Affine, Conv, ConvTranspose, Div, MatMul, Mul, Rescale
+from qcompile.ops import Add, Affine, BatchMatMul, Conv, ConvTranspose, Div, MatMul, Mul, Rescale
 
 
 def conv(op: Conv, scope: Scope) -> str:
@@ -58,6 +58,11 @@ def matmul(op: MatMul, scope: Scope) -> str:
         return scope.node("Gemm", scope.real(), scope.weights(), bias)
     product = scope.node("MatMul", scope.real(), scope.weights())
     return product if bias is None else scope.node("Add", product, bias, part="bias")
+
+
+def batch_matmul(op: BatchMatMul, scope: Scope) -> str:
+    """MatMul of two computed tensors."""
+    return scope.node("MatMul", scope.real(0), scope.real(1))
 
 
 def _operands(scope: Scope) -> list[str]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from qcompile.exporter.scope import Scope
-from qcompile.ops import AveragePool, GroupNorm, MaxPool, MaxPoolIndex, MaxUnpool, ReduceMean
+from qcompile.ops import (
+    AveragePool,
+    GroupNorm,
+    LayerNorm,
+    MaxPool,
+    MaxPoolIndex,
+    MaxUnpool,
+    ReduceMean,
+)
 
 DILATED_AVERAGE_OPSET = 19
 AXES_INPUT_OPSET = 18
@@ -83,6 +91,27 @@ def reduce_mean(op: ReduceMean, scope: Scope) -> str:
         axes = scope.constant("axes", op.axes, "int64")
         return scope.node("ReduceMean", scope.real(), axes, keepdims=keepdims)
     return scope.node("ReduceMean", scope.real(), axes=list(op.axes), keepdims=keepdims)
+
+
+def layer_norm(op: LayerNorm, scope: Scope) -> str:
+    """LayerNormalization, along the last axis."""
+    rank = len(scope.shape())
+    size = scope.shape()[op.axis]
+    parameters = [scope.parameter(1), scope.parameter(2)]
+    vectors = [
+        scope.constant(part, [default] * size if data is None else data.tolist())
+        for part, data, default in zip(("gain", "shift"), parameters, (1.0, 0.0), strict=True)
+    ]
+    x = scope.real()
+    order = [axis for axis in range(rank) if axis != op.axis] + [op.axis]
+    moved = order != list(range(rank))
+    if moved:
+        x = scope.node("Transpose", x, part="last", perm=order)
+    x = scope.node("LayerNormalization", x, *vectors, axis=-1, epsilon=op.epsilon)
+    if moved:
+        back = [order.index(axis) for axis in range(rank)]
+        x = scope.node("Transpose", x, part="back", perm=back)
+    return x
 
 
 def group_norm(op: GroupNorm, scope: Scope) -> str:

@@ -1,4 +1,4 @@
-"""Add, Sub, Mul, Div, Sum and Pow: of computed tensors, or with constants.
+"""Add, Sub, Mul, Div, Reciprocal, Sum and Pow: of computed tensors, or with constants.
 
 A constant of one number, or of one number a channel, makes an `Affine`; any other constant stays an
 operand of `Add` or `Mul`.
@@ -7,17 +7,23 @@ operand of `Add` or `Mul`.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from qcompile.importer.builder import Builder
 from qcompile.importer.node import Node
+from qcompile.importer.operators.masks import emit_masked
 from qcompile.importer.operators.norm import emit_affine
 from qcompile.ops.add import Add
 from qcompile.ops.div import Div
 from qcompile.ops.mul import Mul
+from qcompile.ops.sqrt import Sqrt
 from qcompile.types import Array, Shape
+
+MASKED = -1e4
+"""What is this low has no weight in a softmax (minus infinity, -1e9, float32's minimum, -1e4)."""
 
 MAX_CHANNELS = 1 << 20
 """More than this is no channel axis: one number for all of them must stay one number."""
@@ -45,6 +51,9 @@ def convert_add(node: Node, builder: Builder) -> None:
     mixed = _mixed(node, builder)
     if mixed is None:
         _emit_add(node, builder, _both(node, builder), (1, 1))
+        return
+    if _is_mask(mixed.constant):
+        _add_mask(node, builder, mixed)
         return
     vector = _vector(mixed.constant, builder.shape(mixed.x))
     if vector is not None:
@@ -86,14 +95,23 @@ def convert_div(node: Node, builder: Builder) -> None:
         builder.emit(Div(name=node.name, inputs=_both(node, builder), outputs=(node.output,)))
         return
     if mixed.side is Side.LEFT:
-        node.refuse(
-            "a constant divided by a computed tensor",
-            "only computed / constant and computed / computed are supported",
-        )
+        _divide_constant(node, builder, mixed.x, mixed.constant)
+        return
     if (mixed.constant == 0).any():
         node.malformed("a division by the constant 0")
     reciprocal = 1.0 / mixed.constant.astype(np.float64)
     _scale(node, builder, Mixed(mixed.x, reciprocal, f"{node.output}.reciprocal", mixed.side))
+
+
+def convert_reciprocal(node: Node, builder: Builder) -> None:
+    """Reciprocal: 1 divided by the tensor."""
+    _divide_constant(node, builder, builder.source(node), np.ones(1))
+
+
+def _divide_constant(node: Node, builder: Builder, x: str, constant: Array) -> None:
+    data = constant if constant.ndim else constant.reshape(1)
+    dividend = builder.constant(node, f"{node.output}.dividend", data)
+    builder.emit(Div(name=node.name, inputs=(dividend, x), outputs=(node.output,)))
 
 
 def convert_sum(node: Node, builder: Builder) -> None:
@@ -111,15 +129,50 @@ def convert_sum(node: Node, builder: Builder) -> None:
 
 
 def convert_pow(node: Node, builder: Builder) -> None:
-    """Pow with the exponent 1 or 2."""
+    """Pow with the exponents -1/2, 1/2, 1, 2 and 3."""
     x = builder.source(node)
     exponent = builder.required(node, 1, "exponent")
-    if exponent.size != 1 or exponent.ndim > len(builder.shape(x)) or exponent.item() not in (1, 2):
-        node.refuse("an exponent other than 1 or 2", "use Mul, or fold the norm it belongs to")
-    if exponent.item() == 1:
+    single = exponent.size == 1 and exponent.ndim <= len(builder.shape(x))
+    power = float(exponent.item()) if single else math.nan
+    if power not in (-0.5, 0.5, 1, 2, 3):
+        node.refuse(
+            "an exponent other than -1/2, 1/2, 1, 2 or 3",
+            "use Mul, or fold the norm it belongs to",
+        )
+    if power == 1:
         builder.alias(node.output, x)
-        return
-    builder.emit(Mul(name=node.name, inputs=(x, x), outputs=(node.output,)))
+    elif power == 0.5:
+        builder.emit(Sqrt(name=node.name, inputs=(x,), outputs=(node.output,)))
+    elif power == -0.5:
+        name, root = builder.part(node, "root")
+        builder.emit(Sqrt(name=name, inputs=(x,), outputs=(root,)))
+        _divide_constant(node, builder, root, np.ones(1))
+    else:
+        factor = x
+        if power == 3:
+            name, factor = builder.part(node, "square")
+            builder.emit(Mul(name=name, inputs=(x, x), outputs=(factor,)))
+        builder.emit(Mul(name=node.name, inputs=(factor, x), outputs=(node.output,)))
+
+
+def _is_mask(constant: Array) -> bool:
+    """Whether a constant that is added switches some elements off: they are minus infinity, or what
+    exporters write for it, beside others that are not."""
+    low = constant <= MASKED
+    return bool(low.any() and not low.all() and (constant[~low] > MASKED / 10).all())
+
+
+def _add_mask(node: Node, builder: Builder, mixed: Mixed) -> None:
+    low = mixed.constant <= MASKED
+    rest = np.where(low, 0, mixed.constant)
+    x = mixed.x
+    shape = np.broadcast_shapes(builder.shape(x), rest.shape)
+    if rest.any() or shape != builder.shape(x):
+        name, value = builder.part(node, "bias")
+        other = builder.constant(node, f"{node.output}.rest", rest)
+        builder.emit(Add(name=name, inputs=(x, other), outputs=(value,)))
+        x = value
+    emit_masked(node, builder, x, ~low, -math.inf)
 
 
 def _operand(node: Node, builder: Builder, mixed: Mixed) -> str:

@@ -21,8 +21,14 @@ from qcompile.types import Shape
 
 
 def convert_concat(node: Node, builder: Builder) -> None:
-    """Concat of computed values."""
-    values = tuple(builder.movable(node, index) for index in range(len(node.inputs)))
+    """Concat of computed values, constants among them (class tokens)."""
+    constants = [builder.data(node.input(index)) for index in range(len(node.inputs))]
+    values = tuple(
+        builder.movable(node, index)
+        if data is None
+        else builder.constant(node, node.inputs[index], data)
+        for index, data in enumerate(constants)
+    )
     axis = normal_axis(node, node.integer("axis", 0), len(builder.shape(values[0])))
     if len(values) == 1:
         builder.alias(node.output, values[0])

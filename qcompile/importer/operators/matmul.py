@@ -1,4 +1,4 @@
-"""Gemm and MatMul with one constant matrix."""
+"""Gemm and MatMul: of a constant matrix, or of two computed tensors."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from qcompile.importer.builder import Builder
 from qcompile.importer.node import Node
 from qcompile.ops.activation import Activation
 from qcompile.ops.add import Add
+from qcompile.ops.batch_matmul import BatchMatMul
 from qcompile.ops.matmul import MatMul
 from qcompile.ops.rescale import Rescale
 from qcompile.ops.reshape import Reshape
 from qcompile.ops.transpose import Transpose
 from qcompile.types import Array
 
-BOTH = "both factors are computed at run time"
-BOTH_ADVICE = "one factor must be a constant (attention layers are not supported)"
-
 
 def convert_matmul(node: Node, builder: Builder) -> None:
-    """MatMul: x @ W, or W @ x by transposing both sides."""
+    """MatMul of two computed tensors, x @ W, or W @ x by transposing both sides."""
     left, right = builder.data(node.input(0)), builder.data(node.input(1))
-    if right is not None:
+    if left is None and right is None:
+        _computed(node, builder)
+        return
+    if right is not None and not _is_batch(right):
         x = builder.source(node, 0)
         if right.ndim == 1:
             _vector_product(node, builder, x, right)
@@ -30,10 +31,13 @@ def convert_matmul(node: Node, builder: Builder) -> None:
             scales = _scales_of(node, builder, 1, matrix)
             _emit(node, builder, x, matrix, node.inputs[1], None, node.output, scales=scales)
         return
-    x = builder.source(node, 1)
-    if left is None:
-        node.refuse(BOTH, BOTH_ADVICE)
+    x = builder.source(node, 0 if left is None else 1)
     rank = len(builder.shape(x))
+    if right is not None or (left is not None and _is_batch(left) and rank > 1):
+        names = [node.inputs[0], x] if right is None else [x, node.inputs[1]]
+        emit_product(node, builder, names[0], names[1], node.output, node.name)
+        return
+    assert left is not None
     if left.ndim < 2 or rank < 2:
         node.refuse("a vector times a tensor", "write it as a product of matrices")
     matrix = _matrix(node, left, rank)
@@ -45,18 +49,76 @@ def convert_matmul(node: Node, builder: Builder) -> None:
     _swap_into(node, builder, product, node.name, node.output)
 
 
+def emit_product(
+    node: Node, builder: Builder, left: str, right: str, output: str, name: str | None = None
+) -> None:
+    """The product of two tensors of matrices; one of them may be known data.
+
+    A single constant matrix on the right are the weights of a `MatMul`.
+    """
+    name = builder.part_name(node, "product") if name is None else name
+    data = builder.data(right)
+    if data is not None and not _is_batch(data):
+        matrix = _matrix(node, data, len(builder.shape(left)))
+        inputs = (left, builder.constant(node, right, matrix))
+        builder.emit(MatMul(name=name, inputs=inputs, outputs=(output,)))
+        return
+    factors = []
+    for value in (left, right):
+        known = builder.data(value)
+        factors.append(value if known is None else builder.constant(node, value, known))
+    builder.emit(BatchMatMul(name=name, inputs=(factors[0], factors[1]), outputs=(output,)))
+
+
+def _computed(node: Node, builder: Builder) -> None:
+    """Both factors are computed; a vector is a matrix of one row or column."""
+    values = [builder.source(node, 0), builder.source(node, 1)]
+    ranks = [len(builder.shape(value)) for value in values]
+    if min(ranks) < 1:
+        node.malformed("a factor is a single number")
+    for index, axis in enumerate((0, 1)):
+        if ranks[index] == 1:
+            size = builder.shape(values[index])[0]
+            part, matrix = builder.part(node, ("row", "column")[index])
+            shape = (1, size) if axis == 0 else (size, 1)
+            builder.emit(
+                Reshape(name=part, inputs=(values[index],), outputs=(matrix,), shape=shape)
+            )
+            values[index] = matrix
+    if min(ranks) > 1:
+        emit_product(node, builder, values[0], values[1], node.output, node.name)
+        return
+    _, product = builder.part(node, "product")
+    emit_product(node, builder, values[0], values[1], product)
+    shape = list(builder.shape(product))
+    if ranks[1] == 1:
+        shape.pop()
+    if ranks[0] == 1:
+        shape.pop(-1 if ranks[1] == 1 else -2)
+    builder.emit(
+        Reshape(name=node.name, inputs=(product,), outputs=(node.output,), shape=tuple(shape))
+    )
+
+
+def _is_batch(data: Array) -> bool:
+    """Whether a constant holds several matrices."""
+    return any(size != 1 for size in data.shape[:-2])
+
+
 def convert_gemm(node: Node, builder: Builder) -> None:
-    """Gemm: alpha * A' @ B' + beta * C, exactly one of A and B constant."""
+    """Gemm: alpha * A' @ B' + beta * C, at most one of A and B constant."""
     alpha, beta = node.real("alpha", 1.0), node.real("beta", 1.0)
     trans_a, trans_b = node.flag("transA"), node.flag("transB")
     left, right = builder.data(node.input(0)), builder.data(node.input(1))
+    if left is None and right is None:
+        _gemm_of_computed(node, builder)
+        return
     if right is not None:
         x, matrix, name = builder.source(node, 0), right, node.inputs[1]
         transposed, trans_matrix = trans_a, trans_b
     else:
         x = builder.source(node, 1)
-        if left is None:
-            node.refuse(BOTH, BOTH_ADVICE)
+        assert left is not None
         # (A' B')^T = B'^T A'^T: the computed factor comes first, the result is transposed back
         matrix, name = left, node.inputs[0]
         transposed, trans_matrix = not trans_b, not trans_a
@@ -101,19 +163,43 @@ def convert_gemm(node: Node, builder: Builder) -> None:
     if constant is not None and addend is not None:
         other = builder.constant(node, addend, constant)
     else:
-        other = builder.source(node, 2)
-        if beta != 1.0:
-            part, scaled = builder.part(node, "beta")
-            builder.emit(
-                Rescale(
-                    name=part,
-                    inputs=(other,),
-                    outputs=(scaled,),
-                    activation=Activation(gain=(beta,)),
-                )
-            )
-            other = scaled
+        other = _times(node, builder, builder.source(node, 2), beta)
     builder.emit(Add(name=node.name, inputs=(value, other), outputs=(node.output,)))
+
+
+def _gemm_of_computed(node: Node, builder: Builder) -> None:
+    """Gemm of two computed matrices: what the attributes say as operators of their own."""
+    alpha, beta = node.real("alpha", 1.0), node.real("beta", 1.0)
+    values = []
+    for index, flag in enumerate(("transA", "transB")):
+        value = builder.source(node, index)
+        if len(builder.shape(value)) != 2:
+            node.malformed(f"a factor of shape {list(builder.shape(value))} is no matrix")
+        values.append(_swap(node, builder, value, flag) if node.flag(flag) else value)
+    addend = node.input(2) if beta != 0.0 else None
+    name, output = (node.name, node.output) if addend is None else builder.part(node, "product")
+    gain = Activation(gain=(alpha,))
+    builder.emit(
+        BatchMatMul(name=name, inputs=(values[0], values[1]), outputs=(output,), activation=gain)
+    )
+    if addend is None:
+        return
+    constant = builder.data(addend)
+    if constant is not None:
+        other = builder.constant(node, addend, constant.astype(np.float64) * beta)
+    else:
+        other = _times(node, builder, builder.source(node, 2), beta)
+    builder.emit(Add(name=node.name, inputs=(output, other), outputs=(node.output,)))
+
+
+def _times(node: Node, builder: Builder, value: str, factor: float) -> str:
+    """A value times Gemm's beta."""
+    if factor == 1.0:
+        return value
+    part, scaled = builder.part(node, "beta")
+    gain = Activation(gain=(factor,))
+    builder.emit(Rescale(name=part, inputs=(value,), outputs=(scaled,), activation=gain))
+    return scaled
 
 
 def _emit(
@@ -148,9 +234,10 @@ def _scales_of(node: Node, builder: Builder, index: int, matrix: Array) -> Array
 
 def _matrix(node: Node, data: Array, rank: int) -> Array:
     """The last two axes of a constant whose other axes are 1."""
-    if data.ndim > max(2, rank) or any(size != 1 for size in data.shape[:-2]):
+    if data.ndim > max(2, rank):
         node.refuse(
-            f"a batch of matrices of shape {list(data.shape)}", "use one matrix for the whole input"
+            f"a constant of shape {list(data.shape)} for an input of {rank} axes",
+            "use one matrix for the whole input",
         )
     return data.reshape(data.shape[-2:])
 

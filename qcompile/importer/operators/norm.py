@@ -1,13 +1,18 @@
-"""BatchNormalization, InstanceNormalization and GroupNormalization."""
+"""BatchNormalization, InstanceNormalization, GroupNormalization and LayerNormalization."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from qcompile.importer.builder import Builder
 from qcompile.importer.node import Node
+from qcompile.importer.operators.window import normal_axis
 from qcompile.ops.affine import Affine
 from qcompile.ops.group_norm import GroupNorm
+from qcompile.ops.layer_norm import LayerNorm
+from qcompile.ops.reshape import Reshape
 from qcompile.types import Array
 
 PER_GROUP_UNTIL = 20
@@ -58,6 +63,41 @@ def convert_group_normalization(node: Node, builder: Builder) -> None:
     shift = _vector(node, builder, 2, "shift", entries)
     repeat = shape[1] // entries
     _emit_norm(node, builder, x, scale.repeat(repeat), shift.repeat(repeat), groups)
+
+
+def convert_layer_normalization(node: Node, builder: Builder) -> None:
+    """LayerNormalization over the axes from `axis` on, which are taken as one."""
+    x = builder.source(node)
+    shape = builder.shape(x)
+    if any(node.uses_output(index, builder.readers) for index in (1, 2)):
+        node.refuse("its mean or deviation is read", "leave out these outputs")
+    axis = normal_axis(node, node.integer("axis", -1), len(shape))
+    count = math.prod(shape[axis:])
+    parameters = []
+    for index, what, default in ((1, "scale", 1.0), (2, "bias", 0.0)):
+        given = builder.optional(node, index, what)
+        data = np.asarray(default) if given is None else given.astype(np.float64)
+        if np.broadcast_shapes(data.shape, shape[axis:]) != shape[axis:]:
+            node.malformed(f"{what} of shape {list(data.shape)} does not fit {list(shape[axis:])}")
+        parameters.append(np.broadcast_to(data, shape[axis:]).reshape(count))
+    flat = axis == len(shape) - 1
+    if not flat:
+        name, joined = builder.part(node, "joined")
+        builder.emit(
+            Reshape(name=name, inputs=(x,), outputs=(joined,), shape=(*shape[:axis], count))
+        )
+        x = joined
+    name, value = (node.name, node.output) if flat else builder.part(node, "norm")
+    inputs = (
+        x,
+        builder.constant(node, f"{node.output}.scale", parameters[0]),
+        builder.constant(node, f"{node.output}.shift", parameters[1]),
+    )
+    builder.emit(
+        LayerNorm(name=name, inputs=inputs, outputs=(value,), axis=axis, epsilon=_epsilon(node))
+    )
+    if not flat:
+        builder.emit(Reshape(name=node.name, inputs=(value,), outputs=(node.output,), shape=shape))
 
 
 def emit_affine(node: Node, builder: Builder, x: str, scale: Array, shift: Array) -> None:

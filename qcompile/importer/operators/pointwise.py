@@ -7,12 +7,15 @@ import math
 from qcompile.importer.builder import Builder
 from qcompile.importer.node import Node
 from qcompile.ops.elu import Elu
+from qcompile.ops.erf import Erf
 from qcompile.ops.exp import Exp
+from qcompile.ops.gelu import Gelu
 from qcompile.ops.hard_sigmoid import HardSigmoid
 from qcompile.ops.hard_swish import HardSwish
 from qcompile.ops.sigmoid import Sigmoid
 from qcompile.ops.silu import Silu
 from qcompile.ops.softplus import Softplus
+from qcompile.ops.sqrt import Sqrt
 from qcompile.ops.tanh import Tanh
 
 
@@ -29,6 +32,31 @@ def convert_tanh(node: Node, builder: Builder) -> None:
 def convert_exp(node: Node, builder: Builder) -> None:
     """Exp."""
     builder.emit(Exp(name=node.name, inputs=(builder.source(node),), outputs=(node.output,)))
+
+
+def convert_erf(node: Node, builder: Builder) -> None:
+    """Erf."""
+    builder.emit(Erf(name=node.name, inputs=(builder.source(node),), outputs=(node.output,)))
+
+
+def convert_gelu(node: Node, builder: Builder) -> None:
+    """Gelu (opset 20), exact or approximated by tanh."""
+    approximate = node.text("approximate", "none")
+    if approximate not in ("none", "tanh"):
+        node.malformed(f"approximation '{approximate}' does not exist")
+    builder.emit(
+        Gelu(
+            name=node.name,
+            inputs=(builder.source(node),),
+            outputs=(node.output,),
+            tanh=approximate == "tanh",
+        )
+    )
+
+
+def convert_sqrt(node: Node, builder: Builder) -> None:
+    """Sqrt."""
+    builder.emit(Sqrt(name=node.name, inputs=(builder.source(node),), outputs=(node.output,)))
 
 
 def convert_softplus(node: Node, builder: Builder) -> None:

@@ -1,4 +1,4 @@
-"""ReduceMean, Softmax and ArgMax."""
+"""ReduceMean, ReduceSum, Softmax and ArgMax."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from qcompile.importer.builder import Builder
 from qcompile.importer.node import Node
 from qcompile.importer.operators.layout import read_axes
 from qcompile.importer.operators.window import normal_axes, normal_axis
+from qcompile.ops.activation import Activation
 from qcompile.ops.arg_max import ArgMax
 from qcompile.ops.reduce_mean import ReduceMean
+from qcompile.ops.rescale import Rescale
 from qcompile.ops.reshape import Reshape
 from qcompile.ops.softmax import Softmax
 from qcompile.types import IntType, Range
@@ -33,6 +35,34 @@ def convert_reduce_mean(node: Node, builder: Builder) -> None:
             keepdims=node.flag("keepdims", True),
         )
     )
+
+
+def convert_reduce_sum(node: Node, builder: Builder) -> None:
+    """ReduceSum: the mean times the number of elements; without axes over all of them."""
+    x = builder.source(node)
+    shape = builder.shape(x)
+    axes = read_axes(node, builder, since=13) or ()
+    if not axes and node.flag("noop_with_empty_axes"):
+        builder.alias(node.output, x)
+        return
+    chosen = tuple(sorted(normal_axes(node, axes, len(shape)) or range(len(shape))))
+    emit_sum(node, builder, x, chosen, node.flag("keepdims", True), (node.name, node.output))
+
+
+def emit_sum(
+    node: Node,
+    builder: Builder,
+    x: str,
+    axes: tuple[int, ...],
+    keepdims: bool,
+    names: tuple[str, str],
+) -> None:
+    """The sum over `axes` as an operator and a value of these names."""
+    part, mean = builder.part(node, "mean")
+    builder.emit(ReduceMean(name=part, inputs=(x,), outputs=(mean,), axes=axes, keepdims=keepdims))
+    count = math.prod(builder.shape(x)[axis] for axis in axes)
+    gain = Activation(gain=(float(count),))
+    builder.emit(Rescale(name=names[0], inputs=(mean,), outputs=(names[1],), activation=gain))
 
 
 def convert_softmax(node: Node, builder: Builder) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from collections.abc import Sequence
 
 from qcompile.importer.builder import Builder
 from qcompile.importer.node import Node
 from qcompile.importer.operators.layout import emit_reshape
 from qcompile.importer.operators.window import normal_axes, normal_axis
+from qcompile.ops.concat import Concat
+from qcompile.ops.gather import Gather
 from qcompile.ops.slice import Slice
 from qcompile.types import Shape
+
+MOST_RUNS = 64
+"""Of the indices of a Gather that becomes slices."""
+MOST_INDICES = 1 << 20
 
 
 def convert_slice(node: Node, builder: Builder) -> None:
@@ -76,30 +82,64 @@ def convert_split(node: Node, builder: Builder) -> None:
 
 
 def convert_gather(node: Node, builder: Builder) -> None:
-    """Gather by one constant index (the axis goes), or by evenly spaced ones."""
+    """Gather by constant indices: a `Slice` for each run of evenly spaced ones, then a `Concat`;
+    a `Gather` where there are many runs.
+
+    The axis goes with a single index, and becomes several with an array of them.
+    """
     x = builder.movable(node)
     shape = builder.shape(x)
     axis = normal_axis(node, node.integer("axis", 0), len(shape))
     data = builder.required(node, 1, "indices")
-    if data.ndim > 1 or data.dtype.kind not in "iu" or data.size == 0:
-        node.refuse("indices that are no vector", "use Slice")
+    if data.dtype.kind not in "iu" or data.size == 0:
+        node.malformed(f"indices {data.dtype}{list(data.shape)} are no integers")
     indices = [int(index) for index in data.reshape(-1)]
     if not all(-shape[axis] <= index < shape[axis] for index in indices):
         node.malformed(f"an index lies outside the axis of size {shape[axis]}")
-    indices = [index % shape[axis] for index in indices]
-    step = indices[1] - indices[0] if len(indices) > 1 else 1
-    even = all(b - a == step for a, b in pairwise(indices))
-    if step == 0 or not even:
-        node.refuse("indices that are not evenly spaced", "use several Slice nodes and Concat")
-    starts = tuple(indices[0] if a == axis else 0 for a in range(len(shape)))
-    sizes = tuple(len(indices) if a == axis else size for a, size in enumerate(shape))
-    steps = tuple(step if a == axis else 1 for a in range(len(shape)))
-    if data.ndim == 1:
-        _emit(node, builder, x, (starts, sizes, steps), node.name, node.output)
-        return
-    name, value = builder.part(node, "slice")
-    _emit(node, builder, x, (starts, sizes, steps), name, value)
-    emit_reshape(node, builder, value, shape[:axis] + shape[axis + 1 :])
+    runs = _runs([index % shape[axis] for index in indices])
+    joined = data.ndim == 1
+    parts: list[str] = []
+    if len(runs) > MOST_RUNS:
+        if len(indices) > MOST_INDICES:
+            node.refuse(f"{len(indices)} indices, the limit is {MOST_INDICES}", "use Resize")
+        name, value = (node.name, node.output) if joined else builder.part(node, "gathered")
+        order = tuple(index % shape[axis] for index in indices)
+        builder.move(Gather(name=name, inputs=(x,), outputs=(value,), axis=axis, indices=order))
+        parts, runs = [value], []
+    for run in runs:
+        starts = tuple(run.start if a == axis else 0 for a in range(len(shape)))
+        sizes = tuple(len(run) if a == axis else size for a, size in enumerate(shape))
+        steps = tuple(run.step if a == axis else 1 for a in range(len(shape)))
+        if joined and len(runs) == 1:
+            name, value = node.name, node.output
+        else:
+            name, value = builder.part(node, "slice")
+        _emit(node, builder, x, (starts, sizes, steps), name, value)
+        parts.append(value)
+    if len(parts) > 1:
+        name, value = (node.name, node.output) if joined else builder.part(node, "gathered")
+        builder.move(Concat(name=name, inputs=tuple(parts), outputs=(value,), axis=axis))
+        parts = [value]
+    if not joined:
+        emit_reshape(node, builder, parts[0], shape[:axis] + data.shape + shape[axis + 1 :])
+
+
+def _runs(indices: Sequence[int]) -> list[range]:
+    """The indices as evenly spaced runs, each as long as possible."""
+    runs = []
+    first = 0
+    while first < len(indices):
+        last = first + 1
+        step = indices[last] - indices[first] if last < len(indices) else 1
+        if step == 0:
+            step = 1
+        else:
+            while last < len(indices) and indices[last] - indices[last - 1] == step:
+                last += 1
+        count = last - first
+        runs.append(range(indices[first], indices[first] + step * count, step))
+        first = last
+    return runs
 
 
 def _emit(

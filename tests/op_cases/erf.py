@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from qcompile.ops import Erf
+from tests.op_cases.case import OpCase
+from tests.op_cases.lookup import pointwise_cases
+
+
+def cases(rng: np.random.Generator) -> Iterator[OpCase]:
+    return pointwise_cases(rng, Erf(name="erf", inputs=("x",), outputs=("y",)))
