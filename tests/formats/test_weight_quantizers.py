@@ -157,6 +157,14 @@ def test_pow2_is_the_code_book_of_inq(bits: int, levels: int, exponents: int) ->
     assert_holds(found)
 
 
+def test_more_bits_of_pow2_add_smaller_powers_only() -> None:
+    values = rows()
+    five, seven = (quantize_rows(values, of(bits, Quantizer.POW2)).reals() for bits in "57")
+    large = np.abs(values) > np.abs(values).max() / 128
+    np.testing.assert_array_equal(five[large], seven[large])
+    assert (five[~large] != seven[~large]).any()
+
+
 def test_twn_thresholds_at_0_7_of_the_mean() -> None:
     values = rows()
     values[2] = 0.0  # nothing to divide by
