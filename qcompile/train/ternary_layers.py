@@ -110,7 +110,8 @@ class TernaryConv2d(nn.Conv2d):
         return twn(self.weight.flatten(1), _TWN).reshape(self.weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.on_grid(), self.bias)
+        result: Tensor = self._conv_forward(x, self.on_grid(), self.bias)
+        return result
 
 
 class ByteConv2d(nn.Conv2d):
@@ -122,10 +123,12 @@ class ByteConv2d(nn.Conv2d):
         rows = self.weight.flatten(1)
         largest = rows.detach().abs().amax(dim=1, keepdim=True)
         scales = torch.where(largest > 0, largest, 1.0) / (2 ** (ENDS - 1) - 1)
-        return (round_half_up(rows / scales) * scales).reshape(self.weight.shape)
+        grid: Tensor = round_half_up(rows / scales) * scales
+        return grid.reshape(self.weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.on_grid(), self.bias)
+        result: Tensor = self._conv_forward(x, self.on_grid(), self.bias)
+        return result
 
 
 def deployed(module: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 
 from qcompile.errors import UsageError
 from qcompile.graph import Stage
-from qcompile.options import CompileOptions
+from qcompile.options import CompileOptions, Target
 from qcompile.pipeline import compile_model
 from qcompile.sim.executor import Executor
 from qcompile.train.augment import Augment
@@ -94,8 +94,7 @@ def test_bfloat16(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_compiled_integers_are_the_trained_ones(tmp_path: Path, seed: int) -> None:
-    """Every ternary activation, in every element, and the sums of the head; also from a model whose
-    activations are still soft."""
+    """Every ternary activation, in every element; also from a model whose activations are soft."""
     torch.manual_seed(seed)
     network = TernaryUNet(UNetShape(base=5, depth=2), Continuation(8.0, is_hard=True), seed=seed)
     images, _ = discs(4, seed)
@@ -122,7 +121,7 @@ def test_compiled_integers_are_the_trained_ones(tmp_path: Path, seed: int) -> No
     soft = deployed(network)
     assert any(isinstance(layer, TernaryTanh) for layer in soft.modules())
     models.append(export_onnx(soft, (1, 1, SIZE, SIZE)))
-    choice = CompileOptions(target="sim")
+    choice = CompileOptions(target=Target.SIM)
     for content in models:
         path = tmp_path / "net.onnx"
         path.write_bytes(content)
