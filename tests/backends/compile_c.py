@@ -9,8 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from qcompile.backends.c.backend import CProgram
+from qcompile.backends.c.backend import CBackend, CProgram
+from qcompile.backends.c.levels import X86_LEVELS, Level
+from qcompile.packing import TernaryPacking
+from qcompile.sim.executor import Executor
 from qcompile.types import Array
+from tests.op_cases.case import OpCase
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
 
@@ -32,6 +36,40 @@ def build(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:4000]
     return ctypes.CDLL(str(library))
+
+
+def build_capped(
+    programs: Sequence[CProgram], folder: Path, flags: Sequence[str] = ()
+) -> ctypes.CDLL:
+    """One library for all levels: the cap is its variable `level_cap`."""
+    cap = folder / "cap.h"
+    cap.write_text("__attribute__((weak)) int level_cap = 0;\n")
+    capped = ("-O1", "-include", str(cap), "-DQCOMPILE_LEVEL_MAX=level_cap", *flags)
+    return build(programs, folder, flags=capped)
+
+
+def capped(library: ctypes.CDLL, program: CProgram, level: Level | None) -> bool:
+    """Caps the library's level; False where the machine lacks it."""
+    ctypes.c_int.in_dll(library, "level_cap").value = 0 if level is None else level.value.rank
+    name = getattr(library, f"{program.layout.entry}_instructions")
+    name.restype = ctypes.c_char_p
+    return level is None or name() == level.value.shown.encode()
+
+
+def check_levels(
+    case: OpCase, folder: Path, packing: TernaryPacking = TernaryPacking.TWO_BITS
+) -> CProgram:
+    """Portable C and all levels of the machine return what the simulator does."""
+    program = CBackend(ternary_packing=packing).emit(case.graph)
+    library = build_capped([program], folder)
+    expected = Executor(case.graph).run(case.feeds)
+    for level in (None, *X86_LEVELS):
+        if capped(library, program, level):
+            actual = call(library, program, case.feeds)
+            for value in case.graph.outputs:
+                message = f"{case.name}, {value}: {level}"
+                np.testing.assert_array_equal(actual[value], expected[value], err_msg=message)
+    return program
 
 
 def call(library: ctypes.CDLL, program: CProgram, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +18,11 @@ from qcompile.ops import Conv
 from qcompile.packing import TernaryPacking
 from qcompile.sim.executor import Executor
 from qcompile.types import Array, CodebookKind, IntType, Range
-from tests.backends.compile_c import build, call
-from tests.backends.test_c_direct import I5, I8, U4, U6, U8, require, run_sanitized, weights
+from tests.backends.compile_c import check_levels
+from tests.backends.test_c_direct import I5, I8, U4, U6, U8, run_sanitized, weights
 from tests.op_cases.build import STYLES, Style, activation, codes, sum_case
 from tests.op_cases.case import OpCase
+from tests.op_cases.side_by_side import side_by_side
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 LEVELS = (Level.AVX2, Level.VNNI)
@@ -94,24 +96,24 @@ CASES: dict[str, Sequence[Callable[[np.random.Generator], OpCase]]] = {
 
 
 @needs_gcc
-@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
-@pytest.mark.parametrize("group", CASES)
-def test_level_equals_simulator(group: str, level: Level, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("group", "packing"),
+    [
+        *((group, TernaryPacking.TWO_BITS) for group in CASES),
+        ("packings", TernaryPacking.FIVE_PER_BYTE),
+    ],
+)
+def test_levels_equal_simulator(group: str, packing: TernaryPacking, tmp_path: Path) -> None:
     rng = np.random.default_rng(sorted(CASES).index(group))
-    cases = [make(rng) for make in CASES[group]]
-    packing = TernaryPacking.FIVE_PER_BYTE if level is Level.VNNI else TernaryPacking.TWO_BITS
-    programs = [
-        CBackend(f"case_{index}", ternary_packing=packing, levels=(level,)).emit(case.graph)
-        for index, case in enumerate(cases)
-    ]
-    for program in programs:
-        assert "depthwise_tile" in str(program.artifacts.files[f"{program.layout.entry}.c"])
-    library = build(programs, tmp_path, flags=("-O1", f"-DQCOMPILE_LEVEL_MAX={level.value.rank}"))
-    require(level, library)
-    for case, program in zip(cases, programs, strict=True):
-        expected = Executor(case.graph).run(case.feeds)["y"]
-        actual = call(library, program, case.feeds)["y"]
-        np.testing.assert_array_equal(actual, expected, err_msg=case.name)
+    program = check_levels(
+        side_by_side(group, [make(rng) for make in CASES[group]]), tmp_path, packing
+    )
+    for step in program.layout.steps:
+        if isinstance(step.op, Conv):
+            functions = [item.function for item in step.all_kernels]
+            for level in LEVELS:
+                pattern = rf"conv_depthwise_stream_.*_{level.value.suffix}$"
+                assert any(re.match(pattern, function) for function in functions), functions
 
 
 @needs_gcc

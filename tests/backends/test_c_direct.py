@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import itertools
 import re
 import shutil
 import subprocess
@@ -33,9 +34,10 @@ from qcompile.types import (
     Range,
     TensorType,
 )
-from tests.backends.compile_c import STRICT, build, call
+from tests.backends.compile_c import STRICT, build_capped, call, capped, check_levels
 from tests.op_cases.build import STYLES, Style, activation, codes, sum_case
 from tests.op_cases.case import OpCase
+from tests.op_cases.side_by_side import side_by_side
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 U4, U6, U8 = (IntType(bits, signed=False) for bits in (4, 6, 8))
@@ -253,31 +255,27 @@ CASES: dict[str, Sequence[Callable[[np.random.Generator], OpCase]]] = {
 
 
 @needs_gcc
-@pytest.mark.parametrize("level", X86_LEVELS, ids=lambda level: level.name)
-@pytest.mark.parametrize("group", CASES)
-def test_level_equals_simulator(group: str, level: Level, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("group", "packing"),
+    [
+        *((group, TernaryPacking.TWO_BITS) for group in CASES),
+        ("packings", TernaryPacking.FIVE_PER_BYTE),
+    ],
+)
+def test_levels_equal_simulator(group: str, packing: TernaryPacking, tmp_path: Path) -> None:
     rng = np.random.default_rng(sorted(CASES).index(group))
-    cases = [make(rng) for make in CASES[group]]
-    packing = TernaryPacking.FIVE_PER_BYTE if level is Level.VNNI else TernaryPacking.TWO_BITS
-    programs = [
-        CBackend(f"case_{index}", ternary_packing=packing, levels=(level,)).emit(case.graph)
-        for index, case in enumerate(cases)
-    ]
-    for program in programs:
-        assert re.search(
-            "conv_(direct|single)_", str(program.artifacts.files[f"{program.layout.entry}.c"])
-        )
-    library = build(programs, tmp_path, flags=("-O1", f"-DQCOMPILE_LEVEL_MAX={level.value.rank}"))
-    require(level, library)
-    for case, program in zip(cases, programs, strict=True):
-        expected = Executor(case.graph).run(case.feeds)["y"]
-        actual = call(library, program, case.feeds)["y"]
-        np.testing.assert_array_equal(actual, expected, err_msg=case.name)
+    program = check_levels(
+        side_by_side(group, [make(rng) for make in CASES[group]]), tmp_path, packing
+    )
+    for step in program.layout.steps:
+        if isinstance(step.op, (Conv, ConvTranspose, MatMul)):
+            for variant in step.variants:
+                functions = [item.function for item in variant.kernels]
+                assert variant.level is None or re.match("conv_(direct|single)_", functions[0])
 
 
 @needs_gcc
-@pytest.mark.parametrize("level", X86_LEVELS, ids=lambda level: level.name)
-def test_threads_share_the_work(level: Level, tmp_path: Path) -> None:
+def test_threads_share_the_work(tmp_path: Path) -> None:
     rng = np.random.default_rng(8)
     cases = [
         conv(rng, U6, 4, (24, 300), [32], 40),
@@ -285,33 +283,28 @@ def test_threads_share_the_work(level: Level, tmp_path: Path) -> None:
         transposed(rng, U6, (5, 7), 12, 16, 2, 2),
         single(rng, U6, (5, 21), 16, Style.TENSOR),
     ]
-    programs = [
-        CBackend(f"case_{index}", levels=(level,)).emit(case.graph)
-        for index, case in enumerate(cases)
-    ]
-    cap = f"-DQCOMPILE_LEVEL_MAX={level.value.rank}"
-    library = build(programs, tmp_path, flags=("-O1", cap, "-fopenmp"))
-    require(level, library)
+    case = side_by_side("threads", cases)
+    program = CBackend().emit(case.graph)
+    library = build_capped([program], tmp_path, ("-fopenmp",))
+    expected = Executor(case.graph).run(case.feeds)
     threads = ctypes.CDLL("libgomp.so.1")
-    for count in (2, 3):
-        threads.omp_set_num_threads(count)
-        for case, program in zip(cases, programs, strict=True):
-            expected = Executor(case.graph).run(case.feeds)["y"]
-            actual = call(library, program, case.feeds)["y"]
-            np.testing.assert_array_equal(actual, expected, err_msg=case.name)
+    for level, count in itertools.product(X86_LEVELS, (2, 3)):
+        if capped(library, program, level):
+            threads.omp_set_num_threads(count)
+            actual = call(library, program, case.feeds)
+            for value in case.graph.outputs:
+                np.testing.assert_array_equal(actual[value], expected[value], err_msg=value)
     threads.omp_set_num_threads(1)
 
 
-def require(level: Level, library: ctypes.CDLL) -> None:
-    """Skips where the machine lacks the instructions of `level`."""
-    name = library.case_0_instructions
-    name.restype = ctypes.c_char_p
-    if name() != level.value.shown.encode():
-        pytest.skip(f"this machine has no {level.value.shown}")
+SANITIZED = [
+    pytest.param(level, id=level.name, marks=[pytest.mark.slow] if level is Level.VNNI else [])
+    for level in X86_LEVELS
+]
 
 
 @needs_gcc
-@pytest.mark.parametrize("level", X86_LEVELS, ids=lambda level: level.name)
+@pytest.mark.parametrize("level", SANITIZED)
 def test_nothing_is_read_or_written_outside(level: Level, tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     makers: list[Callable[[np.random.Generator], OpCase]] = [
@@ -332,7 +325,7 @@ def test_nothing_is_read_or_written_outside(level: Level, tmp_path: Path) -> Non
 
 def run_sanitized(folder: Path) -> subprocess.CompletedProcess[str]:
     """The emitted test program under the sanitizers; its output says whether vectors agree."""
-    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    flags = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     command = ["gcc", *STRICT, *flags, "-o", "test", "main.c", "net.c"]
     subprocess.run(command, cwd=folder, check=True)
     return subprocess.run(["./test"], cwd=folder, capture_output=True, text=True, check=False)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qcompile.backends.c.backend import CBackend
-from qcompile.graph import Graph, Op, Stage
 from qcompile.ops import Add, Affine, AveragePool, LinearResize, Mul, Rescale, SumOp
-from qcompile.sim.executor import Executor
 from qcompile.types import Array, IntType, TensorType
-from tests.backends.compile_c import build, call
+from tests.backends.compile_c import check_levels
 from tests.op_cases.build import Style, activation, codes, sum_case
 from tests.op_cases.case import OpCase
 from tests.op_cases.linear_resize import align_corners, half_pixel
+from tests.op_cases.side_by_side import side_by_side
 
 CHANNELS = (1, 2, 3, 5, 7, 8, 9, 12, 16, 20, 24, 31, 40)
 STYLES = (
@@ -34,12 +31,6 @@ STYLES = (
 )
 OUTPUTS = (IntType(6, signed=False), IntType(8), IntType(16), IntType(16, signed=False), IntType(7))
 INPUTS = (IntType(8), IntType(6, signed=False), IntType(4))
-LEVELS = {
-    "best": (),
-    "VNNI": ("-DQCOMPILE_LEVEL_MAX=2",),
-    "AVX2": ("-DQCOMPILE_LEVEL_MAX=1",),
-    "portable": ("-DQCOMPILE_PORTABLE",),
-}
 KINDS = ("add", "add_broadcast", "mul", "affine", "rescale", "resize", "average", "extremes")
 
 
@@ -97,52 +88,10 @@ def cases_of_kind(kind: str) -> Iterator[OpCase]:
         yield sum_case(rng, f"{kind}_{channels}", op, types, constants, style, fill, output)
 
 
-def joined(name: str, cases: Sequence[OpCase]) -> OpCase:
-    """All operators side by side in one graph, which is compiled much faster than many."""
-    inputs: list[str] = []
-    outputs: list[str] = []
-    ops: list[Op] = []
-    types: dict[str, TensorType] = {}
-    constants: dict[str, Array] = {}
-    feeds: dict[str, Array] = {}
-    for index, case in enumerate(cases):
-        graph = case.graph
-
-        def renamed(value: str, index: int = index) -> str:
-            return f"{value}{index}"
-
-        inputs += map(renamed, graph.inputs)
-        outputs += map(renamed, graph.outputs)
-        types |= {renamed(value): kind for value, kind in graph.types.items()}
-        constants |= {renamed(value): data for value, data in graph.constants.items()}
-        feeds |= {renamed(value): data for value, data in case.feeds.items()}
-        ops += [
-            dataclasses.replace(
-                op,
-                name=renamed(op.name),
-                inputs=tuple(map(renamed, op.inputs)),
-                outputs=tuple(map(renamed, op.outputs)),
-            )
-            for op in graph.ops
-        ]
-    graph = Graph(name, Stage.INTEGER, tuple(inputs), tuple(outputs), tuple(ops), types, constants)
-    return OpCase(name, graph, feeds)
-
-
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
-@pytest.mark.parametrize("level", LEVELS)
-def test_every_level_equals_the_simulator(level: str, tmp_path: Path) -> None:
-    if level in ("VNNI", "AVX2") and platform.machine() != "x86_64":
-        pytest.skip("levels of x86")
-    cases = [joined(kind, list(cases_of_kind(kind))) for kind in KINDS]
-    programs = [CBackend(entry=case.name).emit(case.graph) for case in cases]
-    library = build(programs, tmp_path, flags=("-O2", *LEVELS[level]))
-    for case, program in zip(cases, programs, strict=True):
-        expected = Executor(case.graph).run(case.feeds)
-        actual = call(library, program, case.feeds)
-        for value in case.graph.outputs:
-            message = f"{level}: {case.name} {value}"
-            np.testing.assert_array_equal(actual[value], expected[value], err_msg=message)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_level_equals_the_simulator(kind: str, tmp_path: Path) -> None:
+    check_levels(side_by_side(kind, list(cases_of_kind(kind))), tmp_path)
 
 
 def test_short_channels_are_repeated_to_fill_vectors() -> None:

@@ -26,7 +26,7 @@ from tests.backends.compile_c import STRICT, build, call
 from tests.backends.networks import float_unet, image, unet
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
-SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+SANITIZERS = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
 
 def with_vectors(
@@ -119,7 +119,7 @@ def test_no_warnings_and_clean_under_sanitizers(compiler: str, tmp_path: Path) -
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
     with_vectors(unet(), CBackend("net")).artifacts.write(tmp_path)
-    command = [compiler, *STRICT, "-O1", *SANITIZERS, "-o", "test", "main.c", "net.c"]
+    command = [compiler, *STRICT, *SANITIZERS, "-o", "test", "main.c", "net.c"]
     run(command, tmp_path)
     assert "agree" in run(["./test"], tmp_path)
     run([compiler, *STRICT, "-DNET_TAPS", "-c", "net.c"], tmp_path)
@@ -162,7 +162,9 @@ def test_only_standard_headers_and_no_floats_inside() -> None:
     source = str(CBackend("net").emit(unet()).artifacts.files["net.c"])
     standard = {'"net.h"', "<string.h>", "<time.h>"}  # the last only with NET_PROFILE
     vectors = {"<immintrin.h>", "<arm_neon.h>", "<stddef.h>", "<sys/auxv.h>"}
-    assert standard <= set(re.findall(r"#include (\S+)", source)) <= standard | vectors
+    threads = {"<omp.h>"}  # only with _OPENMP
+    assert standard <= set(re.findall(r"#include (\S+)", source)) <= standard | vectors | threads
+    assert "#ifdef _OPENMP\n#include <omp.h>\n#endif" in source
     portable = str(CBackend("net", levels=()).emit(unet()).artifacts.files["net.c"])
     assert set(re.findall(r"#include (\S+)", portable)) == standard
     assert "malloc" not in source
@@ -251,7 +253,7 @@ def test_float_islands_agree_within_the_limit(tmp_path: Path) -> None:
     assert result.float_difference is not None
     assert result.float_difference <= 1e-5 < result.float_limit
     program.artifacts.write(tmp_path)
-    run(["gcc", *STRICT, "-O1", *SANITIZERS, "-o", "test", "main.c", "net.c", "-lm"], tmp_path)
+    run(["gcc", *STRICT, *SANITIZERS, "-o", "test", "main.c", "net.c", "-lm"], tmp_path)
     run(["./test"], tmp_path)
 
 

@@ -35,7 +35,7 @@ from qcompile.types import (
     Range,
     TensorType,
 )
-from tests.backends.compile_c import STRICT, build, call
+from tests.backends.compile_c import STRICT, build_capped, call
 from tests.op_cases.build import Style, activation, codes, limited, random_epilogue
 from tests.op_cases.case import OpCase
 
@@ -141,16 +141,6 @@ def check(cases: Sequence[OpCase], folder: Path, levels: set[str] = NAMES) -> No
             expected = Executor(case.graph).run(case.feeds)["y"]
             actual = call(library, program, case.feeds)["y"]
             np.testing.assert_array_equal(actual, expected, err_msg=f"{case.name}, level {rank}")
-
-
-def build_capped(
-    programs: Sequence[CProgram], folder: Path, flags: Sequence[str] = ()
-) -> ctypes.CDLL:
-    """One library for all levels: the cap is its variable `level_cap`."""
-    cap = folder / "cap.h"
-    cap.write_text("__attribute__((weak)) int level_cap = 0;\n")
-    capped = ("-O1", "-include", str(cap), "-DQCOMPILE_LEVEL_MAX=level_cap", *flags)
-    return build(programs, folder, flags=capped)
 
 
 @needs_gcc
@@ -353,7 +343,7 @@ def test_nothing_is_read_or_written_outside(level: Level, tmp_path: Path) -> Non
 
 def build_sanitized(folder: Path) -> None:
     """The emitted test program under the sanitizers."""
-    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    flags = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     command = ["gcc", *STRICT, *flags, "-fopenmp", "-o", "test", "main.c", "net.c"]
     subprocess.run(command, cwd=folder, check=True)
 
