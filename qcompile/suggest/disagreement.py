@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcompile.data.tiling import Tiling, spatial_shape
+from qcompile.errors import ModelError
 from qcompile.evaluate import PARALLEL_ELEMENTS
 from qcompile.sim.parallel import worker_count
 from qcompile.suggest.members import Member, Seen
@@ -55,6 +56,10 @@ def opinions(
         tiling: how large images are cut.
         workers: processes, all networks together; None is one a core. Small jobs need none.
         progress: told of every image.
+
+    Raises:
+        ModelError: a network computes infinities or NaN.
+        DataError: an image does not fit.
     """
     shape = members[0].shape
     spatial = spatial_shape(shape)
@@ -68,7 +73,13 @@ def opinions(
     for done, index in enumerate(indices):
         grid = tiling.grid(grids[index].image, spatial)
         tiles = [list(itertools.islice(part, len(grid))) for part in seen]
-        yield _opinion(index, [_whole(part, grid.assemble) for part in tiles])
+        found = _opinion(index, [_whole(part, grid.assemble) for part in tiles])
+        if not np.isfinite(found.uncertainty) or not np.isfinite(found.descriptor).all():
+            raise ModelError(
+                f"--pool: the networks compute no numbers (infinite or NaN) of image "
+                f"{pool.names[index]}; check --input-scale, --input-mean and --input-std"
+            )
+        yield found
         if progress is not None:
             progress(done + 1, len(indices))
     for part in seen:

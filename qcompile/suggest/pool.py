@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from qcompile.boundary import InputKind, channels
@@ -63,10 +65,14 @@ class Pool:
 
     def index_of(self, name: str) -> int | None:
         """Of an image by its name, or by the name of its file without suffix; None without."""
-        if name in self.names:
-            return self.names.index(name)
-        stems = [Path(known).stem for known in self.names]
-        return stems.index(name) if stems.count(name) == 1 else None
+        return self._places.get(name)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        stems = [Path(name).stem for name in self.names]
+        counts = Counter(stems)
+        found = {stem: at for at, stem in enumerate(stems) if counts[stem] == 1}
+        return found | {name: at for at, name in enumerate(self.names)}
 
 
 def load_pool(text: str, shape: Shape, choice: InputChoice, reading: ReadingOptions) -> Pool:
@@ -93,7 +99,7 @@ def load_pool(text: str, shape: Shape, choice: InputChoice, reading: ReadingOpti
     else:
         names = tuple(str(index) for index in range(len(items)))
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(names).most_common(1)[0][0]
         raise DataError(f"--pool {text}: two images are called '{twice}'; rename one")
     return Pool(names, tuple(items), kind)
 

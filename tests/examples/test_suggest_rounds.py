@@ -62,6 +62,12 @@ def test_smaller_images(monkeypatch: pytest.MonkeyPatch) -> None:
     assert script.smaller(np.array([[[0, 1], [1, 0]]], np.uint8), 2).tolist() == [[[1]]]
 
 
+def said_by(command: list[str]) -> str:
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
 @pytest.mark.slow
 def test_the_quick_form_goes_on_where_it_was(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
@@ -81,7 +87,7 @@ def test_the_quick_form_goes_on_where_it_was(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, str(FOLDER / "suggest_rounds.py"), "--quick", "--device", "cpu"]
     command += ["--data", str(tmp_path / "data.npz"), "--out", str(out)]
-    first = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    first = said_by(command)
     assert "seed 0, round-quantised-50" in first
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     for network in ("float", "codes"):
@@ -97,7 +103,7 @@ def test_the_quick_form_goes_on_where_it_was(tmp_path: Path) -> None:
         assert found["uncertainty"] > 0
     table = (out / "table.md").read_text(encoding="utf-8")
     (out / "seed-0" / "final-float-50.json").unlink()
-    again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    again = said_by(command)
     lines = [line for line in again.splitlines() if line.startswith("seed")]
     assert len(lines) == 1
     assert lines[0].startswith("seed 0, final-float-50")

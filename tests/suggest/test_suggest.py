@@ -269,6 +269,16 @@ def test_bad_files(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(place, capsys, "does not fit the network's input", *one, images="odd.npz")
 
 
+def test_networks_that_compute_no_numbers(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A logit beyond the largest float32; softmax takes the difference to itself.
+    save_member(place / "one.onnx", 1.0, classes=2)
+    save_member(place / "huge.onnx", 3e38, classes=2)
+    np.savez(place / "huge.npz", x=np.full((1, CHANNELS, SIZE, SIZE), 1000, np.float32))
+    message = "the networks compute no numbers (infinite or NaN) of image 0"
+    models = ("one.onnx", "huge.onnx")
+    refused(place, capsys, message, "--count", "1", models=models, images="huge.npz")
+
+
 def test_torch_is_not_needed(place: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
