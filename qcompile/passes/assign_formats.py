@@ -16,6 +16,7 @@ from qcompile.graph import Graph, Op
 from qcompile.ops import MOVEMENT, WEIGHTED, Add, ArgMax, SumOp, Threshold
 from qcompile.ops.code_limits import moved_inputs
 from qcompile.options import CompileOptions, InputChoice, LayerOverride
+from qcompile.passes.attention_widths import attention_bits
 from qcompile.passes.carried_formats import carried_formats
 from qcompile.passes.imported_formats import imported_plan
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer, parse_format
@@ -36,7 +37,7 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
     First and last layers (weighted operators with none before, or none behind them) keep
     `first_last_bits` where that is wider than the rest; so do graph inputs and the outputs of all
     operators with no weighted one before or behind them. Results have 16 bits, terms of a sum at
-    least 8. Overrides replace what these rules say.
+    least 8, and attention what `attention_bits` says. Overrides replace what these rules say.
 
     Raises:
         UsageError: a width does not fit its quantizer, or an override matches nothing.
@@ -86,6 +87,9 @@ def assign_formats(graph: Graph, options: CompileOptions) -> Plan:
                 plain = _wider(boundary, activation)
             elif _is_term(graph, op) and not _is_by_name(activation):
                 plain = _wider(Format(TERM_BITS, plain_ends), activation)
+            if not plain.is_float and not _is_by_name(activation):
+                bits = attention_bits(graph, op, activation.bits)
+                plain = _wider(Format(bits, plain_ends), plain)
             output = override.output_format(plain, uniform.value)
             _check_scale(override, output)
         layers[op.name] = LayerPlan(output, weights, override.scale, override.signed)

@@ -1,0 +1,69 @@
+"""Bits of scores, of attention weights and of what runs through the blocks of a transformer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from qcompile.graph import Graph
+from qcompile.lowering.row_mass import row_mass
+from qcompile.ops import BatchMatMul
+from qcompile.options import CompileOptions
+from qcompile.passes.assign_formats import assign_formats
+from qcompile.passes.base import run_passes
+from qcompile.pipeline import simplify_passes
+from tests.importer.models import build, imported
+
+
+def block(keys: int) -> Graph:
+    """x + softmax(n(x) n(x)' + bias) n(x), and a layer norm of it."""
+    rng = np.random.default_rng(0)
+    norm = {"axis": -1}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["t"], name="embed"),
+        helper.make_node("LayerNormalization", ["t", "gain"], ["n"], name="n1", **norm),
+        helper.make_node("Transpose", ["n"], ["nt"], perm=[0, 2, 1], name="transpose"),
+        helper.make_node("MatMul", ["n", "nt"], ["s"], name="scores"),
+        helper.make_node("Add", ["s", "bias"], ["sb"], name="bias"),
+        helper.make_node("Softmax", ["sb"], ["a"], axis=-1, name="softmax"),
+        helper.make_node("MatMul", ["a", "n"], ["o"], name="values"),
+        helper.make_node("Add", ["t", "o"], ["r"], name="residual"),
+        helper.make_node("LayerNormalization", ["r", "gain"], ["m"], name="n2", **norm),
+        helper.make_node("MatMul", ["m", "w"], ["y"], name="head"),
+    ]
+    constants = {
+        "w": rng.standard_normal((4, 4)).astype(np.float32),
+        "gain": np.ones(4, np.float32),
+        "bias": rng.standard_normal((keys, keys)).astype(np.float32),
+    }
+    graph = imported(build(nodes, inputs={"x": (1, keys, 4)}, constants=constants))
+    return run_passes(graph, simplify_passes(CompileOptions()), None)
+
+
+@pytest.mark.parametrize(
+    ("abits", "keys", "scores", "weights"),
+    [(8, 16, 12, 12), (8, 64, 12, 14), (8, 1000, 12, 15), (6, 64, 10, 12), (4, 9, 8, 8)],
+)
+def test_widths(abits: int, keys: int, scores: int, weights: int) -> None:
+    options = CompileOptions(wbits="8", abits=str(abits), first_last_bits=str(abits))
+    plan = assign_formats(block(keys), options)
+    bits = {name: layer.output.bits for name, layer in plan.layers.items()}
+    assert bits["scores"] == bits["bias"] == scores
+    assert bits["softmax"] == weights
+    assert bits["embed"] == bits["residual"] == bits["values"] == 16
+    assert bits["n1"] == abits
+
+
+def test_formats_by_name_stay() -> None:
+    plan = assign_formats(
+        block(16), CompileOptions(quantizer="fxp-paper", wbits="Q0.4", abits="Q4.2")
+    )
+    assert plan.layers["softmax"].output.bits == plan.layers["n1"].output.bits
+
+
+def test_rows_of_other_values_have_no_known_mass() -> None:
+    graph = block(8)
+    products = [op for op in graph.ops if isinstance(op, BatchMatMul)]
+    assert [op.name for op in products] == ["scores", "values"]
+    assert row_mass(graph, products[0]) is None
