@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from round_plots import rounds_svg, table_text
 from torch import nn
 
 from qcompile.options import CompileOptions
-from qcompile.output import write_file
+from qcompile.output import write_file, write_files
 from qcompile.pipeline import compile_model
 from qcompile.report.metrics import ClassScore, overlaps, scores_from
 from qcompile.report.objects import ObjectScore, counts_of_class
@@ -100,8 +101,9 @@ def write_data(data: Path, design: Design, path: Path) -> None:
             images, masks = images[:, :height, :width], masks[:, :height, :width]
             arrays[f"{part}_x"] = smaller(images, design.scale)[: design.images]
             arrays[f"{part}_y"] = smaller((masks > 0) * np.uint8(1), design.scale)[: design.images]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_files(path.parent, {path.name: buffer.getvalue()})
 
 
 def judge(module: nn.Module, samples: Samples) -> dict[str, float]:
