@@ -84,6 +84,18 @@ def test_c_with_floats_between(tmp_path: Path) -> None:
     assert "Steps" in kinds
 
 
+@pytest.mark.parametrize("form", ["soft", "hard"])
+def test_exported_models_have_the_same_codes(tmp_path: Path, form: str) -> None:
+    net = TernaryNet(8)
+    first = net.ternary(net.conv("x", net.rng.normal(size=(4, 1, 3, 3)), pad=1), "sum")
+    sign = net.add("Sign", net.conv(first, net.rng.normal(size=(4, 4, 1, 1))))
+    last = net.conv(sign, net.rng.normal(size=(2, 4, 1, 1)))
+    path = net.save(tmp_path / "net.onnx", last, x=(1, 1, 8, 8))
+    result = compile_model(path, options(Target.QDQ, verify=True, ternary_tanh=form))
+    assert result.verified
+    assert result.report.details["onnx_codes_one_step_off"] == 0
+
+
 @pytest.mark.slow
 def test_hardware_is_the_simulator(tmp_path: Path) -> None:
     net = TernaryNet(2)
