@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -53,7 +54,7 @@ def write_model(path: Path, channels: int = 2, seed: int = 5) -> Path:
     }
     data |= {"gain": rng.uniform(0.5, 1.5, 6), "mean": rng.normal(0, 0.1, 6)}
     data |= {"shift": rng.normal(0, 0.3, 6), "variance": rng.uniform(0.5, 1, 6)}
-    same = {"pads": [1, 1, 1, 1]}
+    same: dict[str, Any] = {"pads": [1, 1, 1, 1]}
     nodes = [
         helper.make_node("Conv", ["x", "w1", "b1"], ["a"], "conv1", **same),
         helper.make_node("Relu", ["a"], ["r"], "relu1"),
