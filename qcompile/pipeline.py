@@ -60,6 +60,7 @@ from qcompile.passes.raise_channels import RaiseChannels
 from qcompile.passes.recognise_gelu import RecogniseGelu
 from qcompile.passes.recognise_group_norm import RecogniseGroupNorm
 from qcompile.passes.recognise_layer_norm import RecogniseLayerNorm
+from qcompile.passes.recognise_local_attention import RecogniseLocalAttention
 from qcompile.passes.recognise_silu import RecogniseSilu
 from qcompile.passes.recognise_ternary_tanh import RecogniseTernaryTanh
 from qcompile.passes.refit_readers import RefitReaders
@@ -97,6 +98,7 @@ FIDELITY_IMAGES = 8
 def simplify_passes(options: CompileOptions) -> tuple[Pass, ...]:
     """Float graph in, the same function with fewer operators out."""
     return (
+        RecogniseLocalAttention(),
         RecogniseLayerNorm(),
         RecogniseGelu(),
         MaskSoftmax(),

@@ -18,7 +18,9 @@ def run(op: MaxUnpool, inputs: Sequence[Array], output: TensorType) -> Array:
     places = list(np.indices(x.shape)[:2])
     count = math.prod(op.kernel)
     inside = indices < count
-    within = np.unravel_index(np.minimum(indices.astype(np.int64), count - 1), op.kernel)
+    # Of one axis: numpy 2.4 is wrong where a last axis is 1.
+    flat = np.minimum(indices.astype(np.int64), count - 1).reshape(-1)
+    within = [step.reshape(x.shape) for step in np.unravel_index(flat, op.kernel)]
     for axis, step in enumerate(within):
         origin = np.arange(x.shape[axis + 2]) * op.strides[axis] - op.pads_begin[axis]
         shape = [1] * x.ndim

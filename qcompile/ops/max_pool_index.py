@@ -43,10 +43,14 @@ class MaxPoolIndex(Op):
     def in_whole(self, found: Array, pooled: Shape) -> Array:
         """The indices as ONNX has them: int64 positions in a flattened tensor of shape `pooled`."""
         place = list(np.indices(found.shape)[:2])
-        taps = np.unravel_index(found.astype(np.int64), self.kernel)
+        # Of one axis: numpy 2.4 is wrong where a last axis is 1.
+        taps = np.unravel_index(found.astype(np.int64).reshape(-1), self.kernel)
         for axis, tap in enumerate(taps):
             origin = np.arange(found.shape[axis + 2]) * self.strides[axis] - self.pads_begin[axis]
             shape = [1] * found.ndim
             shape[axis + 2] = origin.size
-            place.append(origin.reshape(shape) + tap * self.dilations[axis])
-        return np.asarray(np.ravel_multi_index(tuple(place), pooled), np.int64)
+            place.append(origin.reshape(shape) + tap.reshape(found.shape) * self.dilations[axis])
+        flat = np.zeros(found.shape, np.int64)
+        for at, size in zip(place, pooled, strict=True):
+            flat = flat * size + at
+        return flat

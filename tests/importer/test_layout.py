@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from qcompile.errors import UnsupportedError
+from qcompile.errors import ModelError, UnsupportedError
 from qcompile.types import Array, IntType
 from tests.importer.models import assert_like_onnxruntime, build, imported, kinds
 
@@ -85,11 +85,16 @@ def test_split_lengths_and_unused_outputs() -> None:
         helper.make_node("Concat", ["x", "x"], ["y"], axis=-3),
         helper.make_node("Gather", ["x", "one"], ["y"], axis=1),
         helper.make_node("Gather", ["x", "odd"], ["y"], axis=-1),
+        helper.make_node("Gather", ["x", "uneven"], ["y"], axis=2),
+        helper.make_node("Gather", ["x", "table"], ["y"], axis=-1),
         helper.make_node("Expand", ["x", "five"], ["y"]),
         helper.make_node("Reshape", ["x", "shape"], ["y"]),
         helper.make_node("Unsqueeze", ["x", "odd"], ["y"]),
         helper.make_node("ReduceMean", ["x"], ["y"], axes=[-1, 2], keepdims=0),
         helper.make_node("ReduceMean", ["x"], ["y"]),
+        helper.make_node("ReduceSum", ["x", "odd"], ["y"]),
+        helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0),
+        helper.make_node("ReduceSum", ["x"], ["y"], noop_with_empty_axes=1),
     ],
 )
 def test_movement(node: onnx.NodeProto) -> None:
@@ -98,6 +103,8 @@ def test_movement(node: onnx.NodeProto) -> None:
         "odd": _ints(1, 3),
         "five": _ints(5, 1, 4, 4, 4),
         "shape": _ints(0, -1, 8),
+        "uneven": _ints(0, 1, 3, 2, 2, -4),
+        "table": np.array([[0, 1, 2], [1, 2, 3]], np.int64),
     }
     assert_like_onnxruntime(build([node], {"x": (1, 4, 4, 4)}, constants=constants))
 
@@ -111,10 +118,10 @@ def test_expand_of_pooled_features() -> None:
     assert kinds(graph) == ["ReduceMean", "NearestResize"]
 
 
-def test_uneven_gather_is_refused() -> None:
+def test_gather_beyond_an_axis() -> None:
     node = helper.make_node("Gather", ["x", "i"], ["y"], axis=2)
-    with pytest.raises(UnsupportedError, match="not evenly spaced"):
-        imported(build([node], constants={"i": _ints(0, 1, 3)}))
+    with pytest.raises(ModelError, match="outside the axis"):
+        imported(build([node], constants={"i": _ints(4)}))
 
 
 def test_squeeze_forms() -> None:

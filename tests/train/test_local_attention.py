@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qcompile.importer import import_model
 from qcompile.options import CompileOptions, Target
+from qcompile.passes.recognise_local_attention import RecogniseLocalAttention
 from qcompile.pipeline import compile_model
 from qcompile.sim.executor import Executor
 from qcompile.train.local_attention import LocalAttention2d, Mode, local_attention
@@ -70,6 +71,19 @@ def test_compiled_and_compared(target: Target, tmp_path: Path) -> None:
     # The norm and the ReLU are part of the attention.
     kinds = {op.kind for op in found.integer_graph.ops}
     assert kinds == {"Quantize", "Conv", "LocalAttention2d", "Dequantize"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_exported_model_is_recognised(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    path = exported(Network("dot", 2), torch.randn(1, 2, 6, 7), tmp_path / "net.onnx")
+    np.save(tmp_path / "calib.npy", np.random.default_rng(0).random((4, 2, 6, 7), np.float32))
+    options = CompileOptions(calib=str(tmp_path / "calib.npy"), target=Target.QDQ)
+    compile_model(path, options).write(tmp_path / "out")
+    (model,) = (tmp_path / "out").glob("*.onnx")
+    graph = RecogniseLocalAttention().run(import_model(model))
+    assert sum(op.kind == "LocalAttention2d" for op in graph.ops) == 2
+    assert "Softmax" not in {op.kind for op in graph.ops}
 
 
 def test_attention_sees_its_window_alone() -> None:
