@@ -15,7 +15,11 @@ from qcompile.ops import OPERATORS
 from qcompile.sim.executor import Executor
 from tests.backends.compile_c import build, call
 from tests.op_cases import CASES, cases_of
+from tests.op_cases.side_by_side import side_by_side
 
+BATCH = 8
+"""Cases in one program: they share kernels, and the headers of SIMD instructions, which take longer to
+compile than all else: every other program has them."""
 FLOAT_TOLERANCE = 1e-5
 """Relative to the largest element; only operators of float islands may use it."""
 
@@ -25,18 +29,22 @@ def test_c_equals_simulator(stem: str, tmp_path: Path) -> None:
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed")
     chosen = []
-    for index, case in enumerate(cases_of(stem)):
-        # Parsing the headers of SIMD instructions takes longer than all else of a case, and these
-        # kernels have tests of their own: a quarter of the cases has them.
-        levels = ALL_LEVELS if index % 4 == 0 else ()
-        backend = CBackend(entry=f"case_{index}", levels=levels)
-        problems = backend.check(case.graph)
+    for case in cases_of(stem):
+        problems = CBackend().check(case.graph)
         if problems:
             assert all("3-D images" in problem.reason for problem in problems), problems
-            continue
-        chosen.append((case, backend.emit(case.graph)))
-    library = build([program for _, program in chosen], tmp_path)
-    for case, program in chosen:
+        else:
+            chosen.append(case)
+    batches = [
+        side_by_side(f"case_{start}", chosen[start : start + BATCH])
+        for start in range(0, len(chosen), BATCH)
+    ]
+    programs = [
+        CBackend(entry=case.name, levels=ALL_LEVELS if number % 2 == 0 else ()).emit(case.graph)
+        for number, case in enumerate(batches)
+    ]
+    library = build(programs, tmp_path)
+    for case, program in zip(batches, programs, strict=True):
         expected = Executor(case.graph).run(case.feeds)
         actual = call(library, program, case.feeds)
         for value in case.graph.outputs:
