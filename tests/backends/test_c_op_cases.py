@@ -18,8 +18,8 @@ from tests.op_cases import CASES, cases_of
 from tests.op_cases.side_by_side import side_by_side
 
 BATCH = 8
-"""Cases in one program: they share kernels, and the headers of SIMD instructions, which take longer to
-compile than all else: every other program has them."""
+"""Cases in one program: they share kernels, and the headers of SIMD instructions, which take longer
+to compile than all else: every other program has them."""
 FLOAT_TOLERANCE = 1e-5
 """Relative to the largest element; only operators of float islands may use it."""
 

@@ -19,7 +19,7 @@ __all__ = ["quick_compiler"]
 
 
 @needs_gcc
-@examples(40)
+@examples(20)
 def test_c_equals_the_simulator(seed: int, layers: int) -> None:
     with added_limits(seed), network(seed, layers) as found:
         result = compiled(found.path, dataclasses.replace(found.options, verify=True))
