@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from qcompile.data.arrays import open_arrays
 from qcompile.errors import DataError, QCompileError, UsageError
@@ -37,7 +36,7 @@ from qcompile.train.float_network import INPUT, export_onnx
 from qcompile.train.losses import Loss
 from qcompile.train.options import TrainOptions, class_weights
 from qcompile.train.samples import Samples
-from qcompile.train.ternary_layers import Continuation, Ternariser, deployed
+from qcompile.train.ternary_layers import Continuation, deployed
 from qcompile.train.ternary_training import TernarySchedule, train_unet
 from qcompile.train.ternary_unet import TernaryUNet, UNetShape
 from qcompile.types import Array
@@ -155,42 +154,6 @@ def compile_network(model: Path, options: argparse.Namespace, folder: Path) -> d
     return report
 
 
-def ternary_share(report: dict[str, Any]) -> float:
-    """Share of the multiplications whose weight and input are both ternary."""
-    is_ternary = {
-        layer["value"]: str(layer["activation_format"]).startswith("ternary")
-        for layer in report["layers"]
-    }
-    found = sum(
-        layer["macs"]
-        for layer in report["layers"]
-        if str(layer["weight_format"]).startswith("ternary")
-        and all(is_ternary.get(value, False) for value in layer["reads"])
-    )
-    return float(found / report["totals"]["macs"])
-
-
-def zeros(network: nn.Module, images: Array) -> tuple[float, float]:
-    """Shares of zeros: of the ternary weights, and of the ternary activations on these images."""
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    inner = [layer.weight for layer in layers[1:-1]]
-    weights = sum(int((item == 0).sum()) for item in inner) / sum(map(torch.numel, inner))
-    counts = [0, 0]
-
-    def count(_: nn.Module, __: object, output: torch.Tensor) -> None:
-        counts[0] += int((output == 0).sum())
-        counts[1] += output.numel()
-
-    for layer in network.modules():
-        if isinstance(layer, Ternariser):
-            layer.register_forward_hook(count)
-    samples = Samples.from_arrays(images, np.zeros(images.shape[:3], np.uint8), INPUT)
-    with torch.no_grad():
-        for batch in samples.in_order(1):
-            network(batch.inputs[INPUT])
-    return weights, counts[0] / counts[1]
-
-
 def load_c(folder: Path) -> Callable[[], float]:
     """The compiled network as a function that runs once on one core and returns seconds."""
     library = folder / "model.so"
@@ -277,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     peer = load_onnxruntime(options.out / "float.onnx", (1, channels, *size))
     if peer is not None:
         programs["onnxruntime"] = peer
-    results = gathered(reports, latencies(programs), zeros(networks["ternary"], data["val_x"]))
+    results = gathered(reports, latencies(programs))
     results["options"] = {name: str(value) for name, value in vars(options).items()}
     (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     (options.out / "results.md").write_text(table(results))
@@ -287,13 +250,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     return results
 
 
-def gathered(
-    reports: dict[str, dict[str, Any]], seconds: dict[str, float], sparsity: tuple[float, float]
-) -> dict[str, Any]:
+def gathered(reports: dict[str, dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:
     """All numbers, and the table of them as text."""
     base, own = reports["float"]["totals"], reports["ternary"]["totals"]
     smaller = 1 - own["weight_bytes_nominal"] / own["fp32_bytes"]
-    share = ternary_share(reports["ternary"])
+    ternary = reports["ternary"]["ternary"]
+    share = ternary["macs_ternary"] / ternary["macs"]
+    zeros = ternary["weight_zeros"], ternary["activation_zeros"]
 
     def milliseconds(name: str) -> str:
         return f"{1e3 * seconds[name]:.2f}" if name in seconds else "-"
@@ -319,8 +282,12 @@ def gathered(
         ],
         "multiply-accumulates": [f"{base['macs']:,}", f"{base['macs']:,}", f"{own['macs']:,}"],
         "of these ternary x ternary": ["-", "-", f"{100 * share:.2f} %"],
-        "zero weights (ternary layers)": ["-", "-", f"{100 * sparsity[0]:.1f} %"],
-        "zero activations (ternary)": ["-", "-", f"{100 * sparsity[1]:.1f} %"],
+        "zero weights (ternary layers)": ["-", "-", f"{100 * ternary['weight_zeros']:.1f} %"],
+        "zero activations (ternary, training images)": [
+            "-",
+            "-",
+            f"{100 * ternary['activation_zeros']:.1f} %",
+        ],
         "one image on one core, ms": [
             milliseconds("onnxruntime"),
             milliseconds("float"),
@@ -333,8 +300,8 @@ def gathered(
         "dice_ternary_real_numbers": own["dice_float"],
         "smaller": smaller,
         "ternary_macs": share,
-        "zero_weights": sparsity[0],
-        "zero_activations": sparsity[1],
+        "zero_weights": zeros[0],
+        "zero_activations": zeros[1],
         "milliseconds": {name: 1e3 * found for name, found in seconds.items()},
         "verified": all(report["verified"] for report in reports.values()),
         "table": cells,

@@ -1,4 +1,4 @@
-"""TernaryNet: the numbers that the script takes from reports, its errors, and the quick form."""
+"""TernaryNet: the errors of the script, and its quick form."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 
-from qcompile.train.ternary_layers import Continuation, deployed
-from qcompile.train.ternary_unet import TernaryUNet, UNetShape
 from tests.train.toy import write_data
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples/ternarynet/ternarynet.py"
@@ -29,51 +26,6 @@ def script() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def test_share_of_ternary_products(script: ModuleType) -> None:
-    """Ternary weights on pixels do not count, nor 8-bit weights on ternary values."""
-
-    def layer(value: str, reads: str, weights: str | None, values: str, macs: int) -> object:
-        return {
-            "value": value,
-            "reads": [reads],
-            "weight_format": weights,
-            "activation_format": values,
-            "macs": macs,
-        }
-
-    layers = [
-        layer("a", "image", "ternary scale per channel, exact", "ternary Q1.0", 100),
-        layer("b", "a", "ternary scale per channel, exact", "ternary Q1.0", 30),
-        layer("p", "b", None, "ternary Q1.0", 0),
-        layer("c", "p", "ternary scale per channel, exact", "scale 0.1", 20),
-        layer("d", "p", "scale per channel, exact", "scale 0.1", 50),
-    ]
-    assert script.ternary_share({"layers": layers, "totals": {"macs": 200}}) == 0.25
-
-
-def test_zeros(script: ModuleType) -> None:
-    """Counted anew: of weights in ternary layers, of the activations of all images."""
-    torch.manual_seed(0)
-    network = TernaryUNet(UNetShape(base=3, depth=1), Continuation(3, is_hard=True))
-    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8), np.uint8)
-    network(torch.rand(8, 1, 8, 8))
-    plain = deployed(network)
-    weights = torch.cat(
-        [
-            layer.on_grid().flatten()
-            for name, layer in network.named_modules()
-            if name in ("down.0.3", "down.1.0", "down.1.3", "up.0.0", "up.0.3")
-        ]
-    )
-    first = script.zeros(plain, images)
-    assert first[0] == float((weights == 0).double().mean())
-    assert 0.1 < first[1] < 0.9
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            torch.nn.init.zeros_(layer.weight)
-    assert script.zeros(deployed(network), images)[1] == 1
 
 
 def test_errors(tmp_path: Path) -> None:
