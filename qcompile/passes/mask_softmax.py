@@ -62,7 +62,9 @@ def _mask_one(graph: Graph) -> Graph | None:
     for op in graph.ops:
         if not isinstance(op, Softmax):
             continue
-        path, value, reader = [], op.inputs[0], op
+        path: list[Op] = []
+        value = op.inputs[0]
+        reader: Op = op
         while graph.only_consumer(value) is reader:
             source = graph.producers.get(value)
             if isinstance(source, MaskedFill) and source.value <= NEVER:

@@ -203,12 +203,11 @@ def test_layer_normalization(axis: int) -> None:
 @pytest.mark.parametrize("axes", [(-1,), (1,), (2, 3), (1, 3)])
 @pytest.mark.parametrize("form", ["div", "reciprocal"])
 def test_layer_norm_of_means_and_a_root(axes: tuple[int, ...], form: str) -> None:
-    one = {"keepdims": 1, "axes": list(axes)}
     nodes = [
-        helper.make_node("ReduceMean", ["x"], ["mean"], **one),
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=axes),
         helper.make_node("Sub", ["x", "mean"], ["d"]),
         helper.make_node("Pow", ["d", "two"], ["square"]),
-        helper.make_node("ReduceMean", ["square"], ["variance"], **one),
+        helper.make_node("ReduceMean", ["square"], ["variance"], axes=axes),
         helper.make_node("Add", ["variance", "epsilon"], ["sum"]),
         helper.make_node("Sqrt", ["sum"], ["root"]),
     ]

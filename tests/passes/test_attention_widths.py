@@ -19,17 +19,16 @@ from tests.importer.models import build, imported
 def block(keys: int) -> Graph:
     """x + softmax(n(x) n(x)' + bias) n(x), and a layer norm of it."""
     rng = np.random.default_rng(0)
-    norm = {"axis": -1}
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["t"], name="embed"),
-        helper.make_node("LayerNormalization", ["t", "gain"], ["n"], name="n1", **norm),
+        helper.make_node("LayerNormalization", ["t", "gain"], ["n"], name="n1", axis=-1),
         helper.make_node("Transpose", ["n"], ["nt"], perm=[0, 2, 1], name="transpose"),
         helper.make_node("MatMul", ["n", "nt"], ["s"], name="scores"),
         helper.make_node("Add", ["s", "bias"], ["sb"], name="bias"),
         helper.make_node("Softmax", ["sb"], ["a"], axis=-1, name="softmax"),
         helper.make_node("MatMul", ["a", "n"], ["o"], name="values"),
         helper.make_node("Add", ["t", "o"], ["r"], name="residual"),
-        helper.make_node("LayerNormalization", ["r", "gain"], ["m"], name="n2", **norm),
+        helper.make_node("LayerNormalization", ["r", "gain"], ["m"], name="n2", axis=-1),
         helper.make_node("MatMul", ["m", "w"], ["y"], name="head"),
     ]
     constants = {

@@ -193,6 +193,12 @@ def _shape(builder: Builder, value: str) -> Shape:
 def _finish(node: Node, builder: Builder, operand: Operand, result: str) -> None:
     """The axes in the order of the result, under the node's own name."""
     permutation = tuple(operand.letters.index(letter) for letter in result)
+    if operand.letters == result:
+        shape = builder.shape(operand.value)
+        builder.emit(
+            Reshape(name=node.name, inputs=(operand.value,), outputs=(node.output,), shape=shape)
+        )
+        return
     builder.emit(
         Transpose(
             name=node.name,

@@ -90,13 +90,13 @@ def _computed(node: Node, builder: Builder) -> None:
         return
     _, product = builder.part(node, "product")
     emit_product(node, builder, values[0], values[1], product)
-    shape = list(builder.shape(product))
+    result = list(builder.shape(product))
     if ranks[1] == 1:
-        shape.pop()
+        result.pop()
     if ranks[0] == 1:
-        shape.pop(-1 if ranks[1] == 1 else -2)
+        result.pop(-1 if ranks[1] == 1 else -2)
     builder.emit(
-        Reshape(name=node.name, inputs=(product,), outputs=(node.output,), shape=tuple(shape))
+        Reshape(name=node.name, inputs=(product,), outputs=(node.output,), shape=tuple(result))
     )
 
 
