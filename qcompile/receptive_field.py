@@ -41,10 +41,13 @@ from qcompile.ops import (
     GroupNorm,
     LayerNorm,
     LinearResize,
+    LocalAttention2d,
     Lookup,
     MaskedFill,
     MatMul,
     MaxPool,
+    MaxPoolIndex,
+    MaxUnpool,
     Mul,
     NearestResize,
     Pad,
@@ -163,7 +166,8 @@ def _seen(op: Op, graph: Graph, values: Mapping[str, _Value]) -> _Value:
     if isinstance(op, (*_JOINING, *_SAME)):
         return _joined(op, graph, values, rank)
     value = inputs[0]
-    result = _moved(op, graph, value)
+    several = isinstance(op, LocalAttention2d | MaxUnpool)
+    result = _windows(op, values) if several else _moved(op, graph, value)
     if result is None or any(
         item is not None and len(item.low) > MOST_POSITIONS for item in result.axes
     ):
@@ -204,6 +208,9 @@ _MOVING: tuple[type[Op], ...] = (
     Reshape,
     Gather,
     BatchMatMul,
+    LocalAttention2d,
+    MaxPoolIndex,
+    MaxUnpool,
 )
 FOLLOWED: tuple[type[Op], ...] = (*_JOINING, *_SAME, *_MOVING)
 """Every operator whose positions can be followed; through others they are lost."""
@@ -245,10 +252,44 @@ def _joined(op: Op, graph: Graph, values: Mapping[str, _Value], rank: int) -> _V
     return _Value(tuple(axes), whole)
 
 
+def _windows(op: LocalAttention2d | MaxUnpool, values: Mapping[str, _Value]) -> _Value | None:
+    """Operators that see several inputs, each through windows of its own."""
+    axes: list[Footprint | None] = []
+    whole = None
+    for position, name in enumerate(op.inputs):
+        value = values.get(name)
+        if value is None:
+            continue
+        if value.axes[1] is not None:
+            return None
+        whole = whole or value.whole
+        seen: list[Footprint | None] = []
+        for axis, item in enumerate(value.axes[2:]):
+            begin = op.pads_begin[axis]
+            if item is None:
+                seen.append(None)
+            elif isinstance(op, MaxUnpool):
+                window_of = (op.kernel[axis], op.strides[axis], op.dilations[axis])
+                seen.append(transposed(item, *window_of, begin))
+            else:
+                size, before = (1, 0) if position == 0 else (op.kernel[axis], begin)
+                seen.append(window(item, size, 1, 1, before))
+        if not axes:
+            axes = seen
+            continue
+        for axis, item in enumerate(seen):
+            so_far = axes[axis]
+            if item is not None and so_far is not None:
+                item = so_far.joined(item)
+                whole = whole or (op if item is None else None)
+            axes[axis] = item if item is not None else so_far
+    return _Value((None, None, *axes), whole)
+
+
 def _moved(op: Op, graph: Graph, value: _Value) -> _Value | None:
     """Operators that move positions; None where it cannot be said what they see."""
     shape = graph.types[op.inputs[0]].shape
-    if isinstance(op, (Conv, MaxPool, AveragePool)):
+    if isinstance(op, (Conv, MaxPool, MaxPoolIndex, AveragePool)):
         kernel = graph.types[op.inputs[1]].shape[2:] if isinstance(op, Conv) else op.kernel
         if value.axes[1] is not None:
             return None

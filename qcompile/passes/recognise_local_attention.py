@@ -513,7 +513,7 @@ def _reduced(op: ReduceMean, index: Array, shape: Shape, out: Shape) -> Array:
     moved = _coordinates(index, out)
     kept = iter(moved)
     counts = [size if axis in op.axes else 1 for axis, size in enumerate(shape)]
-    taps = _coordinates(np.arange(math.prod(counts)), counts)
+    taps = _coordinates(np.arange(math.prod(counts)), tuple(counts))
     coordinates = []
     for axis in range(len(shape)):
         base = next(kept) if op.keepdims or axis not in op.axes else np.zeros_like(index)

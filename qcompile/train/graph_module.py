@@ -24,9 +24,11 @@ from qcompile.ops import (
     Conv,
     ConvTranspose,
     GroupNorm,
+    LocalAttention2d,
     Pad,
     SumOp,
 )
+from qcompile.ops.code_limits import moved_inputs
 from qcompile.passes.activation_ranges import Start
 from qcompile.train.activation_quantizer import quantize_activation
 from qcompile.train.batches import image_slices, is_batchable, joined, part_of
@@ -38,7 +40,7 @@ from qcompile.train.tensors import straight_through
 from qcompile.train.weight_quantizer import WeightQuantizer
 from qcompile.types import Array, TensorType
 
-TRAINED_INPUTS: tuple[type[Op], ...] = (*WEIGHTED, Affine, GroupNorm)
+TRAINED_INPUTS: tuple[type[Op], ...] = (*WEIGHTED, Affine, GroupNorm, LocalAttention2d)
 """Operators whose constant inputs are trained."""
 
 
@@ -213,7 +215,7 @@ class GraphModule(nn.Module):
             op = dataclasses.replace(op, value=self._pad_value(op, kind))
         vectors = self.activation_vectors(op) if isinstance(op, SumOp) else None
         result = real_operator(op, inputs, vectors)
-        codes = [self.graph.types[name] for name in op.inputs]
+        codes = [self.graph.types[name] for name in moved_inputs(op)]
         if isinstance(op, MOVEMENT) and all(item.quantization is not None for item in codes):
             return result
         return self._rounded(op.output, result, vectors)

@@ -32,8 +32,10 @@ from qcompile.ops import (
     GroupNorm,
     LayerNorm,
     LinearResize,
+    LocalAttention2d,
     Lookup,
     MatMul,
+    MaxPoolIndex,
     Mul,
     NormWidths,
     Quantize,
@@ -46,7 +48,7 @@ from qcompile.ops import (
 from qcompile.train.batches import image_slices, is_batchable, joined, part_of
 from qcompile.train.epilogues import finish
 from qcompile.train.movement import MOVERS
-from qcompile.train.reals import real_operator
+from qcompile.train.reals import padded_images, real_operator
 from qcompile.train.sums import convolve, divisor_grid, interpolate, spread_out, window_sums
 from qcompile.train.tensors import spread
 from qcompile.types import Array, TensorType
@@ -119,7 +121,7 @@ def _constant(data: Array, kind: TensorType) -> Tensor:
 
 
 def _computed(graph: Graph, op: Op, inputs: Sequence[Tensor]) -> Tensor:
-    if isinstance(op, (ArgMax, *MOVEMENT)):
+    if isinstance(op, (ArgMax, MaxPoolIndex, *MOVEMENT)):
         return MOVERS[type(op)](op, inputs)
     if isinstance(op, Threshold):
         x = inputs[0]
@@ -214,6 +216,35 @@ def _normalised(widths: NormWidths, rows: Tensor) -> Tensor:
     return ((count * rows - firsts[:, None]) * inverse[:, None]) >> widths.drop_bits
 
 
+def _local_attention(op: LocalAttention2d, inputs: Sequence[Tensor]) -> Tensor:
+    """The formula of `AttentionWidths`, in int64."""
+    widths = op.widths
+    assert widths is not None
+    q, k, v, relative = inputs
+    batch, _, height, width = q.shape
+    keys, values = padded_images(op, k << widths.key_bits), padded_images(op, v)
+    offsets = [(y, x) for y in range(op.kernel[0]) for x in range(op.kernel[1])]
+    found = []
+    for y, x in offsets:
+        key = keys[:, :, y : y + height, x : x + width] + relative[:, y, x].reshape(-1, 1, 1)
+        found.append((q * key).reshape(batch, op.heads, -1, height, width).sum(2))
+    scores = torch.stack(found)
+    far = scores.amax(0) - scores + ((1 << widths.index_shift) >> 1)
+    table = torch.tensor(widths.powers, dtype=torch.int64, device=q.device)
+    powers = table[(far >> widths.index_shift).clamp(max=len(widths.powers) - 1)]
+    total = powers.sum(0)
+    weights = torch.div(powers * widths.levels + total // 2, total, rounding_mode="floor")
+    result = torch.zeros(
+        (batch, op.heads, v.shape[1] // op.heads, height, width),
+        dtype=torch.int64,
+        device=q.device,
+    )
+    for weight, (y, x) in zip(weights, offsets, strict=True):
+        value = values[:, :, y : y + height, x : x + width].reshape(result.shape)
+        result = result + value * weight[:, :, None]
+    return result.reshape(batch, -1, height, width)
+
+
 _SUMS: Mapping[type[Op], Accumulator] = {
     Affine: lambda op, inputs: inputs[0] * spread(inputs[1], 1, inputs[0].ndim),
     Rescale: lambda op, inputs: inputs[0],
@@ -225,6 +256,7 @@ _SUMS: Mapping[type[Op], Accumulator] = {
     LinearResize: _linear_resize,
     GroupNorm: _group_norm,
     LayerNorm: _layer_norm,
+    LocalAttention2d: _local_attention,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from qcompile.ops import (
     Gather,
     MaskedFill,
     MaxPool,
+    MaxPoolIndex,
+    MaxUnpool,
     NearestResize,
     Pad,
     PadMode,
@@ -25,6 +28,7 @@ from qcompile.ops import (
     Transpose,
 )
 from qcompile.train.sums import window_views
+from qcompile.train.tensors import spread
 
 Mover = Callable[[Any, Sequence[Tensor]], Tensor]
 
@@ -51,6 +55,45 @@ def max_pool(op: MaxPool, inputs: Sequence[Tensor]) -> Tensor:
     for view in views[1:]:
         best = torch.maximum(best, view)
     return best
+
+
+def max_pool_index(op: MaxPoolIndex, inputs: Sequence[Tensor]) -> Tensor:
+    """The position of the first maximum; without a gradient."""
+    x = inputs[0].detach()
+    views = window_views(
+        None,
+        x,
+        op.infer_shape([tuple(x.shape)])[2:],
+        float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min,
+        kernel=op.kernel,
+        strides=op.strides,
+        dilations=op.dilations,
+        begins=op.pads_begin,
+    )
+    best, result = views[0], torch.zeros_like(views[0], dtype=torch.int64)
+    for position, view in enumerate(views[1:], start=1):
+        result = torch.where(view > best, position, result)
+        best = torch.maximum(best, view)
+    return result
+
+
+def max_unpool(op: MaxUnpool, inputs: Sequence[Tensor]) -> Tensor:
+    """Elements whose place lies outside go to one place behind the output, which is cut off."""
+    x, found = inputs
+    size = math.prod(op.spatial)
+    inside = found < math.prod(op.kernel)
+    place, rest = torch.zeros_like(found), found
+    factor = 1
+    for axis in reversed(range(len(op.kernel))):
+        tap, rest = rest % op.kernel[axis], rest // op.kernel[axis]
+        origin = torch.arange(x.shape[axis + 2], device=x.device) * op.strides[axis]
+        at = spread(origin - op.pads_begin[axis], axis + 2, x.ndim) + tap * op.dilations[axis]
+        inside = inside & (at >= 0) & (at < op.spatial[axis])
+        place = place + at * factor
+        factor *= op.spatial[axis]
+    flat = torch.where(inside, place, size).flatten(2)
+    result = torch.zeros((*x.shape[:2], size + 1), dtype=x.dtype, device=x.device)
+    return result.scatter(2, flat, x.flatten(2))[..., :size].reshape(*x.shape[:2], *op.spatial)
 
 
 def nearest_resize(op: NearestResize, inputs: Sequence[Tensor]) -> Tensor:
@@ -159,6 +202,8 @@ def arg_max(op: ArgMax, inputs: Sequence[Tensor]) -> Tensor:
 
 MOVERS: Mapping[type[Op], Mover] = {
     MaxPool: max_pool,
+    MaxPoolIndex: max_pool_index,
+    MaxUnpool: max_unpool,
     NearestResize: nearest_resize,
     Concat: concat,
     Pad: pad,

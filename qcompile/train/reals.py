@@ -25,6 +25,7 @@ from qcompile.ops import (
     GroupNorm,
     LayerNorm,
     LinearResize,
+    LocalAttention2d,
     MatMul,
     Mul,
     ReduceMean,
@@ -33,6 +34,7 @@ from qcompile.ops import (
     Threshold,
 )
 from qcompile.train.functions import FUNCTIONS
+from qcompile.train.local_attention import window_attention
 from qcompile.train.movement import MOVERS
 from qcompile.train.sums import (
     convolve,
@@ -44,6 +46,9 @@ from qcompile.train.sums import (
 )
 from qcompile.train.tensors import spread, straight_through
 from qcompile.types import Rounding
+
+ATTENTION_SHIFT = 5
+"""Where the shift is among the inputs of an attention; the bias of other sums is the third."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,9 @@ def real_operator(op: Op, inputs: Sequence[Tensor], vectors: Vectors | None = No
     if isinstance(op, SumOp):
         acc = _SUMS[type(op)](op, inputs)
         axis = op.channel_axis(acc.ndim)
-        if len(inputs) > 2:
-            acc = acc + spread(inputs[2], axis, acc.ndim)
+        bias = ATTENTION_SHIFT if isinstance(op, LocalAttention2d) else 2
+        if len(inputs) > bias:
+            acc = acc + spread(inputs[bias], axis, acc.ndim)
         return activate(op.activation, acc, axis, vectors or Vectors())
     if type(op) in FUNCTIONS:
         return FUNCTIONS[type(op)](op, *inputs)
@@ -150,6 +156,20 @@ def _group_norm(op: GroupNorm, inputs: Sequence[Tensor]) -> Tensor:
     return functional.group_norm(inputs[0], op.groups, gain, None, op.epsilon)
 
 
+def _local_attention(op: LocalAttention2d, inputs: Sequence[Tensor]) -> Tensor:
+    """Without the shift, which is the operator's bias."""
+    q, k, v, relative = inputs[:4]
+    k, v = padded_images(op, k), padded_images(op, v)
+    result = window_attention(q, k, v, relative, op.heads, op.score_scale)
+    return result * spread(inputs[4], 1, 4) if len(inputs) > 4 else result
+
+
+def padded_images(op: LocalAttention2d, x: Tensor) -> Tensor:
+    """Keys or values with zeros around."""
+    (top, left), (bottom, right) = op.pads_begin, op.pads_end
+    return functional.pad(x, (left, right, top, bottom))
+
+
 _SUMS: Mapping[type[Op], Callable[[Any, Sequence[Tensor]], Tensor]] = {
     Conv: lambda op, inputs: convolve(op, inputs[0], inputs[1]),
     ConvTranspose: lambda op, inputs: spread_out(op, inputs[0], inputs[1]),
@@ -165,6 +185,7 @@ _SUMS: Mapping[type[Op], Callable[[Any, Sequence[Tensor]], Tensor]] = {
     LinearResize: lambda op, inputs: interpolate(op, inputs[0], real_taps(op)),
     GroupNorm: _group_norm,
     LayerNorm: _layer_norm,
+    LocalAttention2d: _local_attention,
 }
 
 REAL_OPERATORS: tuple[type[Op], ...] = (*_SUMS, *FUNCTIONS, Threshold, FakeQuantize, *MOVERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,7 @@ from qcompile.graph import Op
 from qcompile.ops import Activation, LinearTaps, Pad, PadMode
 from qcompile.sim.table import KERNELS
 from qcompile.types import FLOAT32, UINT8, Array, Element, IntType, TensorType
+from tests.importer.test_local_attention import attention
 
 ROUNDS = 12
 
@@ -244,6 +246,55 @@ def pool_geometry(rng: np.random.Generator) -> tuple[Array, dict[str, Any], dict
 def max_pool(rng: np.random.Generator) -> Case:
     x, ours, theirs = pool_geometry(rng)
     return Case(ops.MaxPool(**ours, **named([x])), [x], onnx_run("MaxPool", [x], **theirs))
+
+
+def local_attention(rng: np.random.Generator) -> Case:
+    heads = int(rng.integers(1, 4))
+    channels, values = (heads * int(n) for n in rng.integers(1, 4, 2))
+    kernel, pads = ints(rng, 1, 4, 2), ints(rng, 0, 3, 2)
+    out = ints(rng, 1, 4, 2)
+    size = tuple(max(1, o + k - 1 - p) for o, k, p in zip(out, kernel, pads, strict=True))
+    ends = tuple(o + k - 1 - p - n for o, k, p, n in zip(out, kernel, pads, size, strict=True))
+    ends = tuple(max(0, end) for end in ends)
+    out = tuple(n + p + e - k + 1 for n, p, e, k in zip(size, pads, ends, kernel, strict=True))
+    q, k = normal(rng, 1, channels, *out), normal(rng, 1, channels, *size)
+    v, relative = normal(rng, 1, values, *size), normal(rng, channels, *kernel)
+    scale = float(rng.uniform(0.2, 2))
+    inputs = [q, k, v, relative]
+    expected = attention(q, k, v, relative, heads, pads, scale)
+    if rng.random() < 0.5:
+        inputs += [normal(rng, values), normal(rng, values)]
+        expected = expected * inputs[4].reshape(-1, 1, 1) + inputs[5].reshape(-1, 1, 1)
+    op = ops.LocalAttention2d(
+        kernel=(kernel[0], kernel[1]),
+        pads_begin=(pads[0], pads[1]),
+        pads_end=(ends[0], ends[1]),
+        heads=heads,
+        score_scale=scale,
+        **named(inputs),
+    )
+    return Case(op, inputs, expected)
+
+
+def max_unpool(rng: np.random.Generator) -> Case:
+    kernel, sizes = ints(rng, 1, 4, 2), ints(rng, 1, 4, 2)
+    x = normal(rng, 1, 2, *sizes)
+    found = rng.integers(0, math.prod(kernel), x.shape)
+    spatial = tuple(size * k for size, k in zip(sizes, kernel, strict=True))
+    expected = np.zeros((1, 2, *spatial), np.float32)
+    for n, c, row, column in np.ndindex(*x.shape):
+        down, right = divmod(int(found[n, c, row, column]), kernel[1])
+        place = (n, c, row * kernel[0] + down, column * kernel[1] + right)
+        expected[place] = x[n, c, row, column]
+    op = ops.MaxUnpool(
+        kernel=kernel,
+        strides=kernel,
+        pads_begin=(0, 0),
+        dilations=(1, 1),
+        spatial=spatial,
+        **named([x, found]),
+    )
+    return Case(op, [x, found], expected)
 
 
 def average_pool(rng: np.random.Generator) -> Case:
@@ -524,6 +575,8 @@ MAKERS: dict[str, Callable[[np.random.Generator], Case]] = {
         mul,
         div,
         max_pool,
+        max_unpool,
+        local_attention,
         average_pool,
         reduce_mean,
         linear_resize,
@@ -569,7 +622,7 @@ def test_every_float_operator_is_tested() -> None:
     integer_only = {ops.Lookup, ops.Quantize, ops.Dequantize}
     # Of imported models, and only until their grids are types.
     every = {*ops.OPERATORS, *ops.ANNOTATIONS}
-    assert tested == every - integer_only - {ops.ArgMax, ops.Threshold}
+    assert tested == every - integer_only - {ops.ArgMax, ops.MaxPoolIndex, ops.Threshold}
     assert set(KERNELS) == every
 
 
@@ -581,6 +634,18 @@ def test_arg_max_with_ties(last: bool, keepdims: bool) -> None:
     op = ops.ArgMax(axis=1, keepdims=keepdims, last=last, **named([x]))
     result = run(op, [x], IntType(3, signed=False))
     np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_places_of_maxima(seed: int) -> None:
+    """The places that onnxruntime counts in the whole tensor."""
+    rng = np.random.default_rng(seed)
+    x, ours, theirs = pool_geometry(rng)
+    x = np.round(2 * x)  # with ties
+    op = ops.MaxPoolIndex(**ours, **named([x]))
+    found = op.in_whole(run(op, [x], IntType(8, signed=False)), x.shape)
+    pooled = onnx_run("MaxPool", [x], **theirs)
+    np.testing.assert_array_equal(x.reshape(-1)[found], pooled)
 
 
 def test_threshold_is_strict() -> None:

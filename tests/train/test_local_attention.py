@@ -15,6 +15,7 @@ from qcompile.options import CompileOptions, Target
 from qcompile.passes.recognise_local_attention import RecogniseLocalAttention
 from qcompile.pipeline import compile_model
 from qcompile.sim.executor import Executor
+from qcompile.train.graph_module import GraphModule
 from qcompile.train.local_attention import LocalAttention2d, Mode, local_attention
 
 
@@ -84,6 +85,25 @@ def test_the_exported_model_is_recognised(tmp_path: Path) -> None:
     graph = RecogniseLocalAttention().run(import_model(model))
     assert sum(op.kind == "LocalAttention2d" for op in graph.ops) == 2
     assert "Softmax" not in {op.kind for op in graph.ops}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_network_as_a_module_that_trains(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    path = exported(Network("dot", 2), torch.randn(1, 2, 6, 7), tmp_path / "net.onnx")
+    np.save(tmp_path / "calib.npy", np.random.default_rng(0).random((4, 2, 6, 7), np.float32))
+    options = CompileOptions(calib=str(tmp_path / "calib.npy"), target=Target.SIM)
+    graph = compile_model(path, options).float_graph
+    module, x = GraphModule(graph), torch.randn(1, 2, 6, 7)
+    found = module({graph.inputs[0]: x})[graph.outputs[0]]
+    expected = Executor(graph).run({graph.inputs[0]: x.numpy()})[graph.outputs[0]]
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-5)
+    found.sum().backward()
+    # Weights of the convolutions, embeddings, and the norm's scale and shift.
+    shapes = sorted(tuple(item.shape) for item in module.parameters() if item.grad is not None)
+    assert shapes.count((8, 3, 3)) == shapes.count((4, 1, 1)) == 1
+    assert shapes.count((8,)) == 2
+    assert len([shape for shape in shapes if len(shape) == 4]) == 6
 
 
 def test_attention_sees_its_window_alone() -> None:
