@@ -166,8 +166,10 @@ def _seen(op: Op, graph: Graph, values: Mapping[str, _Value]) -> _Value:
     if isinstance(op, (*_JOINING, *_SAME)):
         return _joined(op, graph, values, rank)
     value = inputs[0]
-    several = isinstance(op, LocalAttention2d | MaxUnpool)
-    result = _windows(op, values) if several else _moved(op, graph, value)
+    if isinstance(op, LocalAttention2d | MaxUnpool):
+        result = _windows(op, values)
+    else:
+        result = _moved(op, graph, value)
     if result is None or any(
         item is not None and len(item.low) > MOST_POSITIONS for item in result.axes
     ):

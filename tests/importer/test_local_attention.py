@@ -62,7 +62,8 @@ def test_what_it_computes(attributes: dict[str, Any], heads: int, pads: tuple[in
     assert kinds(graph) == ["LocalAttention2d"]
     feeds = images(graph)
     scale = attributes.get("scale", 1.0)
-    expected = attention(*(feeds[name] for name in "qkv"), RELATIVE, heads, pads, scale)
+    q, k, v = (feeds[name] for name in "qkv")
+    expected = attention(q, k, v, RELATIVE, heads, pads, scale)
     np.testing.assert_allclose(Executor(graph).run(feeds)["y"], expected, atol=1e-5)
 
 
