@@ -32,6 +32,7 @@ from qcompile.errors import DataError, QCompileError, UsageError
 from qcompile.importer import import_model
 from qcompile.ops import Conv, MaxPool
 from qcompile.output import write_file, write_files
+from qcompile.train.augment import Augment
 from qcompile.train.float_network import export_onnx, train_float
 from qcompile.train.losses import Loss
 from qcompile.train.options import TrainOptions, class_weights
@@ -118,6 +119,27 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+@dataclass(frozen=True, slots=True)
+class Exposed(Augment):
+    """Multiplies pixels by up to 2**stops, or divides them, before all else: scanners differ more
+    in brightness than the images of one of them do."""
+
+    stops: float = 0.0
+
+    def __call__(
+        self,
+        images: dict[str, Tensor],
+        labels: Tensor,
+        generator: torch.Generator,
+        is_pixels: bool,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        if self.stops:
+            draws = 2 * torch.rand(len(labels), 1, 1, 1, generator=generator) - 1
+            factors = torch.exp2(self.stops * draws).to(labels.device)
+            images = {name: (data * factors).clamp(max=255) for name, data in images.items()}
+        return Augment.__call__(self, images, labels, generator, is_pixels)
+
+
 def train_samples(data: Path, tile: int | None) -> Samples:
     """The training images; larger ones than the tile are cut at random places.
 
@@ -153,7 +175,8 @@ def float_network(arguments: argparse.Namespace, path: Path) -> None:
     ).to(_device(arguments.device))
     options = TrainOptions(
         arguments.float_epochs, arguments.batch, arguments.float_rate, patience=0,
-        loss=Loss(), device=arguments.device, seed=arguments.seed,
+        augment=Exposed(stops=arguments.exposure), loss=Loss(), device=arguments.device,
+        seed=arguments.seed,
     )  # fmt: skip
     weights = class_weights(arguments.class_weights, samples.class_counts(classes))
     parameters = sum(item.numel() for item in module.parameters())
@@ -194,74 +217,86 @@ def qcompile(arguments: Sequence[object]) -> None:
         raise QCompileError(f"qcompile {texts[0]} ended with exit code {done.returncode}")
 
 
+def format_flags(arguments: argparse.Namespace, model: Path, setting: Setting) -> list[object]:
+    """The setting, as flags; writes the formats of single layers."""
+    formats = arguments.out / setting.name / "formats.toml"
+    write_file(formats, formats_file(model, setting))
+    return [
+        "--data", arguments.data, "--config", formats, "--quantizer", "fixed",
+        "--wbits", setting.wbits, "--abits", setting.abits,
+        "--first-last-bits", setting.kept_bits, "--effort", arguments.effort,
+        "--seed", arguments.seed, "--workers", arguments.workers, "-q",
+    ]  # fmt: skip
+
+
 def finetune(arguments: argparse.Namespace, model: Path, setting: Setting, folder: Path) -> None:
     """Trains the network in the setting's formats; goes on where a run was interrupted."""
-    formats = folder / "formats.toml"
-    write_file(formats, formats_file(model, setting))
     flags: list[object] = [
-        "finetune", model, "--data", arguments.data, "--config", formats,
-        "--quantizer", "fixed", "--wbits", setting.wbits, "--abits", setting.abits,
-        "--first-last-bits", setting.kept_bits, "--effort", arguments.effort,
+        "finetune", model, *format_flags(arguments, model, setting),
         "--epochs", setting.epochs, "--epoch-steps", arguments.epoch_steps,
         "--patience", 0, "--batch", arguments.batch, "--lr", setting.rate,
-        "--distill", arguments.distill, "--device", arguments.device,
-        "--seed", arguments.seed, "--workers", arguments.workers, "--resume", "-q", "-o", folder,
+        "--distill", arguments.distill, "--device", arguments.device, "--resume", "-o", folder,
     ]  # fmt: skip
     if arguments.class_weights:
         flags += ["--class-weights", arguments.class_weights]
     qcompile(flags)
 
 
-def compile_c(arguments: argparse.Namespace, tuned: Path, folder: Path) -> dict[str, Any]:
-    """Emits the C program, runs it against the simulator, and measures Dice.
-
-    Returns:
-        The report.
-    """
-    qcompile(
-        [
+def compile_c(arguments: argparse.Namespace, model: Path, setting: Setting, folder: Path) -> None:
+    """Emits the C program, runs it against the simulator, and measures Dice. Without training the
+    float network is quantised on training images."""
+    tuned = folder.parent / "tuned"
+    if setting.epochs:
+        flags: list[object] = [
             tuned / "model.onnx", "--config", tuned / "plan.toml", "--data", arguments.data,
-            "--output-kind", "classes", "--verify", "--workers", arguments.workers, "-q",
-            "-o", folder,
-        ]
-    )  # fmt: skip
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    return report
+            "--workers", arguments.workers, "-q",
+        ]  # fmt: skip
+    else:
+        flags = [model, *format_flags(arguments, model, setting)]
+        flags += ["--calib", f"{arguments.data}:train_x"]
+    qcompile([*flags, "--output-kind", "classes", "--verify", "-o", folder])
 
 
 def sweep(arguments: argparse.Namespace, model: Path) -> list[dict[str, Any]]:
-    """One row for each setting. Rows that are done are not repeated."""
-    rows = []
+    """One row for each setting that the folder has. Those that are done are not repeated."""
     for setting in arguments.sweep:
         folder = arguments.out / setting.name
-        tuned = folder / "tuned"
         same_as_before(folder / "setting.json", dataclasses.asdict(setting))
-        if not (folder / "c" / "report.json").is_file():
-            finetune(arguments, model, setting, tuned)
-            compile_c(arguments, tuned, folder / "c")
-        report = json.loads((folder / "c" / "report.json").read_text())
-        history = json.loads((tuned / "history.json").read_text())
-        rows.append(row_of(setting, report, history))
-    rows.sort(key=lambda row: -int(row["wbits"]))
+        if (folder / "c" / "report.json").is_file():
+            continue
+        if setting.epochs:
+            finetune(arguments, model, setting, folder / "tuned")
+        compile_c(arguments, model, setting, folder / "c")
+    rows = [
+        row_of(setting, arguments.out / setting.name)
+        for setting in SWEEP
+        if (arguments.out / setting.name / "c" / "report.json").is_file()
+    ]
     write_files(arguments.out, {"results.json": json.dumps(rows, indent=2) + "\n"})
     return rows
 
 
-def row_of(setting: Setting, report: dict[str, Any], history: dict[str, Any]) -> dict[str, Any]:
+def row_of(setting: Setting, folder: Path) -> dict[str, Any]:
     """What the table says of one setting."""
+    report = json.loads((folder / "c" / "report.json").read_text())
     totals = report["totals"]
+    epochs, best, start = 0, 0, totals["dice_quantized"]
+    if (folder / "tuned" / "history.json").is_file():
+        history = json.loads((folder / "tuned" / "history.json").read_text())
+        epochs, best = history["epochs"][-1]["epoch"], history["best_epoch"]
+        start = history["epochs"][0]["dice"]
     weights = [layer for layer in report["layers"] if layer["weight_bits"] == setting.wbits]
     return {
         "wbits": setting.wbits,
         "abits": setting.abits,
-        "epochs": history["epochs"][-1]["epoch"],
-        "best_epoch": history["best_epoch"],
+        "epochs": epochs,
+        "best_epoch": best,
         "fp32_bytes": totals["fp32_bytes"],
         "bytes_nominal": totals["weight_bytes_nominal"],
         "bytes_emitted": totals["weight_bytes_emitted"],
         "share_quantised": sum(layer["parameters"] for layer in weights) / totals["parameters"],
         "dice_float": totals["dice_float"],
-        "dice_before_training": history["epochs"][0]["dice"],
+        "dice_before_training": start,
         "dice": totals["dice_quantized"],
         "dice_classes": [item["quantized"]["mean"] for item in report["dice"]["classes"]],
         "verified": report["verified"],
@@ -294,7 +329,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def settings_of(text: str, epochs: Sequence[int]) -> list[Setting]:
-    """'8/8,4/6' and epochs for each of them (or one for all) to settings.
+    """'8/8,4/6' and epochs for each of them (or one for all; 0: no training) to settings.
 
     Raises:
         UsageError: a setting is not of the sweep, or the numbers do not match.
@@ -308,6 +343,8 @@ def settings_of(text: str, epochs: Sequence[int]) -> list[Setting]:
         return [known[name] for name in names]
     if len(epochs) not in (1, len(names)):
         raise UsageError(f"--epochs: give one number, or one for each of {', '.join(names)}")
+    if min(epochs) < 0:
+        raise UsageError("--epochs: use 0 (no training) or more")
     numbers = list(epochs) * (len(names) if len(epochs) == 1 else 1)
     return [
         dataclasses.replace(known[name], epochs=number)
@@ -355,7 +392,9 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     add("--model", type=Path, metavar="FILE.onnx", help="a float network, in place of training one")
     add("--out", type=Path, required=True, metavar="FOLDER")
     add("--settings", default="16/16,8/8,4/6,2/4", help="weights/activations, as many as wanted")
-    add("--epochs", type=int, nargs="+", default=[], help="of each setting, or one for all")
+    add(
+        "--epochs", type=int, nargs="+", default=[], help="of each setting, or one for all; 0: none"
+    )
     add("--epoch-steps", type=int, default=0, help="steps in an epoch at most")
     add("--batch", type=int, default=8)
     add("--distill", type=float, default=1.0, help="weight of the float network's opinion")
@@ -366,6 +405,7 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     add("--tile", type=int, help="side of the network's input, where images are larger")
     add("--float-epochs", type=int, default=60)
     add("--float-rate", type=float, default=3e-3)
+    add("--exposure", type=float, default=1.0, help="float training: pixels times 2**-X to 2**X")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--workers", type=int, default=0, help="processes of the simulator; 0: all cores")
     add("--threads", type=int, help="of torch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -56,6 +57,21 @@ def test_settings(script: ModuleType) -> None:
         script.settings_of("8/8,3/3", [])
     with pytest.raises(UsageError, match="one for each of 8/8, 4/6"):
         script.settings_of("8/8,4/6", [1, 2, 3])
+    with pytest.raises(UsageError, match="use 0"):
+        script.settings_of("8/8", [-1])
+
+
+def test_exposure(script: ModuleType) -> None:
+    """Each image has a factor of its own; saturated pixels stay at 255."""
+    images = {"image": torch.tensor([10.0, 200.0]).expand(64, 1, 2, 2)}
+    labels = torch.zeros(64, 2, 2, dtype=torch.int64)
+    augment = script.Exposed(frozenset(), stops=1.0)
+    found, _ = augment(images, labels, torch.Generator().manual_seed(0), True)
+    dark, bright = found["image"][:, 0, 0].unbind(1)
+    assert ((dark >= 5) & (dark <= 20)).all()
+    assert dark.min() < 6
+    assert dark.max() > 18
+    torch.testing.assert_close(bright, (20 * dark).clamp(max=255))
 
 
 def test_errors(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +99,9 @@ def test_quick(tmp_path: Path, upsampling: str) -> None:
     """All of it runs, learns something, and does not run twice."""
     data, out = write_data(tmp_path / "data.npz"), tmp_path / "out"
     flags = ["--data", data, "--out", out, "--upsampling", upsampling]
+    first = quick(*flags, "--settings", "4/6", "--epochs", "0")
+    assert first.returncode == 0, first.stderr
+    shutil.move(out / "w4a6", tmp_path / "untrained")
     done = quick(*flags)
     assert done.returncode == 0, done.stderr
     rows = json.loads((out / "results.json").read_text())
@@ -90,6 +109,8 @@ def test_quick(tmp_path: Path, upsampling: str) -> None:
     assert all(row["verified"] for row in rows)
     assert rows[0]["dice_float"] > 0.4
     assert abs(rows[0]["dice"] - rows[0]["dice_float"]) < 0.02
+    untrained = json.loads((tmp_path / "untrained" / "c" / "report.json").read_text())["totals"]
+    assert untrained["dice_quantized"] == pytest.approx(rows[2]["dice_before_training"], abs=1e-6)
     nominal = [row["bytes_nominal"] for row in rows]
     assert nominal == sorted(nominal, reverse=True)
     assert "| 4 | 6 |" in (out / "table.md").read_text()
