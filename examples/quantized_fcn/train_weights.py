@@ -243,6 +243,8 @@ def main() -> None:
     parser.add_argument("--base", type=int, default=8, help="channels of the first level  [8]")
     parser.add_argument("--epochs", type=int, default=60, help="of the float network  [60]")
     parser.add_argument("--tune-epochs", type=int, default=16, help="of every method  [16]")
+    names = [method.name for method in METHODS]
+    parser.add_argument("--methods", nargs="+", choices=names, default=names, help="  [all]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda")
     parser.add_argument(
@@ -261,7 +263,7 @@ def main() -> None:
     elif not model.exists():
         train_network(data, model, args.base, args.epochs, args.seed, args.device)
     rows = []
-    for method in METHODS:
+    for method in (item for item in METHODS if item.name in args.methods):
         folder = args.out / method.name
         tune(method, model, data, folder, args)
         rows.append(judge(method, folder, data))
