@@ -22,6 +22,8 @@ QUANTIZERS = (
     "fxp-em",
 )
 WIDTHS = ("2", "3", "4", "5", "6", "7", "8", "16", "32", "ternary", "binary")
+TENSOR_WIDTHS = (*WIDTHS, *map(str, range(9, 16)))
+"""Of one layer's output: between 8 and 16 bits are the scores and weights of attention."""
 DEFAULT_WIDTH = "8"
 _IMPLIED = {
     "ternary": ("ternary", DEFAULT_WIDTH),
@@ -42,12 +44,14 @@ def implied_widths(quantizer: str) -> tuple[str, str]:
     return _IMPLIED.get(quantizer, (DEFAULT_WIDTH, DEFAULT_WIDTH))
 
 
-def check_width(width: str, what: str, may_be_q: bool = True) -> None:
+def check_width(
+    width: str, what: str, may_be_q: bool = True, widths: tuple[str, ...] = WIDTHS
+) -> None:
     """
     Raises:
-        UsageError: `width` is none of `WIDTHS`, nor (where that is allowed) a Q format.
+        UsageError: `width` is none of `widths`, nor (where that is allowed) a Q format.
     """
-    if width in WIDTHS:
+    if width in widths:
         return
     from qcompile.fixed_point import is_q_format, parse_q_format
 

@@ -26,6 +26,7 @@ from qcompile.data_options import (
 from qcompile.entry_name import check_entry
 from qcompile.errors import UsageError
 from qcompile.format_options import (
+    TENSOR_WIDTHS,
     any_verbatim,
     check_quantizer,
     check_width,
@@ -152,9 +153,10 @@ class LayerOverride:
     def __post_init__(self) -> None:
         if not self.pattern:
             raise UsageError("a layer override needs a name or pattern")
-        for what, width in (("wbits", self.wbits), ("abits", self.abits)):
-            if width is not None:
-                check_width(width, f"{what} of layer '{self.pattern}'")
+        if self.wbits is not None:
+            check_width(self.wbits, f"wbits of layer '{self.pattern}'")
+        if self.abits is not None:
+            check_width(self.abits, f"abits of layer '{self.pattern}'", widths=TENSOR_WIDTHS)
         for what, name in (
             ("quantizer", self.quantizer),
             ("activation_quantizer", self.activation_quantizer),

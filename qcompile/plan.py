@@ -47,6 +47,8 @@ SIGNS_ONLY = (Quantizer.TERNARY, Quantizer.TWN, Quantizer.BINARY)
 """Quantizers whose width is their name."""
 
 INTEGER_WIDTHS = (2, 3, 4, 5, 6, 7, 8, 16)
+TENSOR_WIDTHS = tuple(range(2, 17))
+"""Of activations that are no published format."""
 FLOAT_WIDTH = 32
 
 
@@ -154,7 +156,8 @@ def parse_format(width: str, quantizer: Quantizer, what: str, weights: bool = Fa
         return Format(FLOAT_WIDTH, Quantizer.SCALED)
     if is_q_format(text):
         return _q_format(text, quantizer, what, weights)
-    if text not in {str(bits) for bits in INTEGER_WIDTHS}:
+    narrow = weights or quantizer.is_published_fixed_point
+    if text not in {str(bits) for bits in (INTEGER_WIDTHS if narrow else TENSOR_WIDTHS)}:
         raise UsageError(
             f"{what}: '{width}' is no width; use 2 to 8, 16, 32, ternary, binary or a fixed-point "
             f"format such as Q0.4"

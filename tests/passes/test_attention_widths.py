@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
+from qcompile.config import plan_text, resolve
 from qcompile.graph import Graph
 from qcompile.lowering.row_mass import row_mass
 from qcompile.ops import BatchMatMul
-from qcompile.options import CompileOptions
+from qcompile.options import CompileOptions, Target
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.passes.base import run_passes
-from qcompile.pipeline import simplify_passes
+from qcompile.pipeline import compile_model, simplify_passes
 from tests.importer.models import build, imported
 
 
-def block(keys: int) -> Graph:
+def block_model(keys: int) -> onnx.ModelProto:
     """x + softmax(n(x) n(x)' + bias) n(x), and a layer norm of it."""
     rng = np.random.default_rng(0)
     nodes = [
@@ -36,8 +40,11 @@ def block(keys: int) -> Graph:
         "gain": np.ones(4, np.float32),
         "bias": rng.standard_normal((keys, keys)).astype(np.float32),
     }
-    graph = imported(build(nodes, inputs={"x": (1, keys, 4)}, constants=constants))
-    return run_passes(graph, simplify_passes(CompileOptions()), None)
+    return build(nodes, inputs={"x": (1, keys, 4)}, constants=constants)
+
+
+def block(keys: int) -> Graph:
+    return run_passes(imported(block_model(keys)), simplify_passes(CompileOptions()), None)
 
 
 @pytest.mark.parametrize(
@@ -66,3 +73,13 @@ def test_rows_of_other_values_have_no_known_mass() -> None:
     products = [op for op in graph.ops if isinstance(op, BatchMatMul)]
     assert [op.name for op in products] == ["scores", "values"]
     assert row_mass(graph, products[0]) is None
+
+
+def test_the_plan_repeats_the_widths(tmp_path: Path) -> None:
+    model = tmp_path / "block.onnx"
+    onnx.save(block_model(64), model)
+    first = compile_model(model, CompileOptions(target=Target.SIM))
+    plan = tmp_path / "plan.toml"
+    plan.write_text(plan_text(first.options, first.plan), encoding="utf-8")
+    again = compile_model(model, resolve({"config": plan}))
+    assert again.integer_graph.types == first.integer_graph.types

@@ -76,7 +76,8 @@ def test_bits_of_published_formats_are_their_digits(
         ("Q0.4", Quantizer.POW2, "Q0.4 with --quantizer pow2 is contradictory"),
         ("Q-1.4", Quantizer.FXP_PAPER, "fxp-paper has no Q-1.4"),
         ("4", Quantizer.TWN, "say ternary as the width"),
-        ("9", Quantizer.FIXED, "'9' is no width"),
+        ("9", Quantizer.FXP_PAPER, "'9' is no width"),
+        ("17", Quantizer.FIXED, "'17' is no width"),
     ],
 )
 def test_contradictions(width: str, quantizer: Quantizer, fragment: str) -> None:
