@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from qcompile.graph import Graph, Op
-from qcompile.ops import Affine, Conv, ConvTranspose, MatMul
+from qcompile.ops import Affine, Conv, ConvTranspose, LocalAttention2d, MatMul
 from qcompile.types import TensorType
 
 
@@ -18,7 +18,11 @@ def weight_type(graph: Graph, op: Op) -> TensorType | None:
 
 def multiplications(graph: Graph, op: Op) -> int:
     """Multiply-accumulates: weights times output pixels (ConvTranspose: input pixels, a stride
-    greater than 1 never multiplies by the zeros between them). Biases and scalings do not count."""
+    greater than 1 never multiplies by the zeros between them). Biases and scalings do not count.
+    Of attention over windows, scores and weighted sums, positions outside of the image included."""
+    if isinstance(op, LocalAttention2d):
+        channels = graph.types[op.inputs[0]].shape[1] + graph.output_type(op).shape[1]
+        return op.positions * channels * math.prod(graph.output_type(op).shape[2:])
     weight = weight_type(graph, op)
     if weight is None:
         return 0

@@ -221,7 +221,7 @@ def layer_rows(
                 else None,
                 parameters=_parameters(float_graph, integer_graph, op),
                 macs=macs,
-                bops=macs * (weight_bits or 0) * input_bits,
+                bops=macs * (weight_bits or input_bits) * input_bits,
                 weight_bytes=_weight_bytes(integer_graph, op),
                 const_bytes=None if const_bytes is None else const_bytes.get(op.name, 0),
                 fidelity=fidelity.get(op.output),

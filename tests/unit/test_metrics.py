@@ -13,7 +13,7 @@ from qcompile.errors import DataError
 from qcompile.evaluate import Evaluation, evaluate
 from qcompile.graph import Graph, Op, Stage
 from qcompile.multiplications import multiplications
-from qcompile.ops import ArgMax, Conv, ConvTranspose, MaxPool, Sigmoid
+from qcompile.ops import ArgMax, Conv, ConvTranspose, LocalAttention2d, MaxPool, Sigmoid
 from qcompile.options import CompileOptions
 from qcompile.report.document import NOT_ASSURED, Report, build_report
 from qcompile.report.layers import layer_rows, measure_fidelity
@@ -217,6 +217,22 @@ def test_multiplications() -> None:
     made = network()
     assert multiplications(made, made.ops[0]) == 6 * 2 * 4 * 16
     assert multiplications(made, made.ops[1]) == 6 * 5 * 4 * 16
+
+
+def test_multiplications_of_attention_are_scores_and_sums() -> None:
+    op = LocalAttention2d(
+        name="a",
+        inputs=("q", "k", "v", "r"),
+        outputs=("y",),
+        kernel=(3, 5),
+        pads_begin=(1, 2),
+        pads_end=(1, 2),
+    )
+    shapes = {"q": (1, 4, 6, 7), "k": (1, 4, 6, 7), "v": (1, 2, 6, 7), "y": (1, 2, 6, 7)}
+    types = {name: TensorType(shape) for name, shape in (*shapes.items(), ("r", (4, 3, 5)))}
+    constants = {"r": np.zeros((4, 3, 5), np.float32)}
+    made = Graph("g", Stage.FLOAT, ("q", "k", "v"), ("y",), (op,), types, constants)
+    assert multiplications(made, op) == 15 * 6 * 7 * (4 + 2)
 
 
 def report(evaluation: Evaluation | None = None) -> Report:
