@@ -45,7 +45,9 @@ def carried_formats(graph: Graph, plan: Plan, has_own_format: Callable[[str], bo
     ternary = any(is_ternary(kind) for kind in graph.types.values())
     if not published and not ternary:
         return plan
-    formats = {name: layer.output for name, layer in plan.inputs.items()}
+    formats = {
+        name: _as_named(graph.types[name], layer.output) for name, layer in plan.inputs.items()
+    }
     for op in graph.ops:
         layer = layers[op.name]
         if is_imported(graph.output_type(op)):
@@ -78,8 +80,11 @@ def _carried(graph: Graph, op: Op, layer: LayerPlan, formats: dict[str, Format])
     divisor = _divisor(graph, op)
     if layer.output.quantizer.is_published_fixed_point:
         return _divided(op, sources[0], divisor)
-    coarse = _is_coarse(sources[0]) and not layer.output.is_float
-    return _divided(op, sources[0], divisor) if coarse and not divisor & (divisor - 1) else None
+    fixed = sources[0].q is not None and sources[0].quantizer is Quantizer.FIXED
+    if layer.output.is_float or not fixed or divisor & (divisor - 1):
+        return None
+    carried = _divided(op, sources[0], divisor)
+    return carried if carried.bits <= MOST_COARSE_BITS else None
 
 
 def _as_named(kind: TensorType, chosen: Format) -> Format:
@@ -88,12 +93,6 @@ def _as_named(kind: TensorType, chosen: Format) -> Format:
     if not is_ternary(kind) or grid is None or not grid.is_power_of_two:
         return chosen
     return _holding(-math.frexp(grid.scale[0])[1] + 1, 1)
-
-
-def _is_coarse(source: Format) -> bool:
-    """Whether averages of averages of ternary values still have few bits."""
-    fixed = source.q is not None and source.quantizer is Quantizer.FIXED
-    return fixed and source.bits <= MOST_COARSE_BITS
 
 
 def _divisor(graph: Graph, op: LinearResize | AveragePool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from qcompile.backends.c.backend import CBackend
 from qcompile.config import resolve
 from qcompile.errors import UsageError
 from qcompile.ops import Lookup
-from qcompile.options import CompileOptions, InputChoice, Target, TernaryTanhForm
+from qcompile.options import CompileOptions, InputChoice, LayerOverride, Target, TernaryTanhForm
 from qcompile.passes.place_planes import PlacePlanes
 from qcompile.pipeline import compile_model
 from qcompile.result import CompileResult
@@ -82,6 +83,26 @@ def test_c_with_floats_between(tmp_path: Path) -> None:
     kinds = [op.kind for op in result.integer_graph.ops]
     assert "TernaryTanh" in kinds
     assert "Steps" in kinds
+
+
+def test_averages_are_exact_up_to_8_bits(tmp_path: Path) -> None:
+    """Each average over 2 x 2 takes two bits more, each bilinear resizing four."""
+    net = TernaryNet(9)
+    x = net.ternary("x")
+    for _ in range(4):
+        x = net.add("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+    path = net.save(tmp_path / "net.onnx", net.layer(x, 1, 2, "sum", 1), x=(1, 1, 16, 16))
+    graph = compile_model(path, options()).integer_graph
+    pools = [graph.output_type(op) for op in graph.ops if op.kind == "AveragePool"]
+    scales = [kind.quantization.scale[0] for kind in pools if kind.quantization is not None]
+    assert [kind.integer.bits for kind in pools] == [4, 6, 8, 8]
+    assert scales[:3] == [1 / 4, 1 / 16, 1 / 64]
+    # abits of one of them rounds it
+    rounded = LayerOverride("AveragePool*", abits="4")
+    found = dataclasses.replace(options(), layers=(rounded,))
+    graph = compile_model(path, found).integer_graph
+    pools = [graph.output_type(op) for op in graph.ops if op.kind == "AveragePool"]
+    assert [kind.integer.bits for kind in pools] == [4, 4, 4, 4]
 
 
 @pytest.mark.parametrize("form", ["soft", "hard"])
