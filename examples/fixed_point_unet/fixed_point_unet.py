@@ -280,11 +280,14 @@ def row_of(setting: Setting, folder: Path) -> dict[str, Any]:
     """What the table says of one setting."""
     report = json.loads((folder / "c" / "report.json").read_text())
     totals = report["totals"]
-    epochs, best, start = 0, 0, totals["dice_quantized"]
+    # Of a tuned model the report compares with its own weights in float, not with the network
+    # that the training began with.
+    epochs, best = 0, 0
+    whole, start = totals["dice_float"], totals["dice_quantized"]
     if (folder / "tuned" / "history.json").is_file():
         history = json.loads((folder / "tuned" / "history.json").read_text())
         epochs, best = history["epochs"][-1]["epoch"], history["best_epoch"]
-        start = history["epochs"][0]["dice"]
+        whole, start = history["dice_float"], history["epochs"][0]["dice"]
     weights = [layer for layer in report["layers"] if layer["weight_bits"] == setting.wbits]
     return {
         "wbits": setting.wbits,
@@ -295,7 +298,7 @@ def row_of(setting: Setting, folder: Path) -> dict[str, Any]:
         "bytes_nominal": totals["weight_bytes_nominal"],
         "bytes_emitted": totals["weight_bytes_emitted"],
         "share_quantised": sum(layer["parameters"] for layer in weights) / totals["parameters"],
-        "dice_float": totals["dice_float"],
+        "dice_float": whole,
         "dice_before_training": start,
         "dice": totals["dice_quantized"],
         "dice_classes": [item["quantized"]["mean"] for item in report["dice"]["classes"]],

@@ -110,6 +110,8 @@ def test_quick(tmp_path: Path, upsampling: str) -> None:
     assert rows[0]["dice_float"] > 0.4
     assert abs(rows[0]["dice"] - rows[0]["dice_float"]) < 0.02
     untrained = json.loads((tmp_path / "untrained" / "c" / "report.json").read_text())["totals"]
+    for row in rows:
+        assert row["dice_float"] == pytest.approx(untrained["dice_float"], abs=1e-6)
     assert untrained["dice_quantized"] == pytest.approx(rows[2]["dice_before_training"], abs=1e-6)
     nominal = [row["bytes_nominal"] for row in rows]
     assert nominal == sorted(nominal, reverse=True)
