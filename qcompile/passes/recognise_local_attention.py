@@ -34,6 +34,8 @@ from qcompile.types import Array, Shape
 
 OUTSIDE = -1
 """The index of what padding brings in."""
+MOST_POSITIONS = 1 << 10
+"""Of a window: whatever attends to more is not local."""
 CHUNK = 1 << 18
 """About how many products are followed at once."""
 
@@ -109,6 +111,8 @@ class _Mismatch(Exception):
 
 def _match(graph: Graph, softmax: Softmax) -> _Match | None:
     """What the softmax belongs to; None if it is no local attention."""
+    if graph.types[softmax.output].shape[softmax.axis] > MOST_POSITIONS:
+        return None
     total = _next(graph, softmax.output, BatchMatMul)
     product = _next(graph, softmax.output, Mul)
     if product is not None:
@@ -168,7 +172,10 @@ class _Follower:
         firsts = np.arange(heads) * (channels // heads)
         q, k, scale = self._scores(group[firsts])
         sources = [self._source(item, heads) for item in (q, k, v)]
-        if sources[2].channels != channels or sources[0].channels != sources[1].channels:
+        depth = k.index.shape[-1]
+        if any(source.channels != heads * depth for source in sources[:2]):
+            raise _Mismatch
+        if sources[2].channels != channels:
             raise _Mismatch
         # Where each slot of the softmax lies, seen from the pixel in the middle.
         place = np.array(_coordinates(self._inside(v.index[0, 0, at]), self._of(v.value)))

@@ -114,3 +114,39 @@ def test_what_only_looks_alike_stays(tmp_path: Path) -> None:
     graph = imported(model, x, tmp_path / "fan.onnx", "raw_view")
     assert "Softmax" in {op.kind for op in graph.ops}
     assert RecogniseLocalAttention().run(graph) is graph
+
+
+class Wide(nn.Module):
+    """Attention over whole maps, rows or channels."""
+
+    def __init__(self, over: Literal["map", "row", "channels"]) -> None:
+        super().__init__()
+        self.over = over
+        self.joint = nn.Conv2d(3, 24, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.joint(x).chunk(3, dim=1)
+        if self.over == "row":
+            q, k, v = (item.permute(0, 2, 3, 1) for item in (q, k, v))
+        else:
+            q, k, v = (item.flatten(2) for item in (q, k, v))
+        if self.over == "map":
+            q, k, v = (item.transpose(1, 2) for item in (q, k, v))
+        total: Tensor = torch.softmax(q @ k.transpose(-1, -2), -1) @ v
+        if self.over == "row":
+            return total.permute(0, 3, 1, 2)
+        if self.over == "map":
+            total = total.transpose(1, 2)
+        return total.reshape(x.shape[0], 8, *x.shape[2:])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("over", ["map", "row", "channels"])
+def test_attention_over_more_than_windows_stays(
+    over: Literal["map", "row", "channels"], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model, x = Wide(over), torch.randn(1, 3, 5, 6)
+    graph = imported(model, x, tmp_path / "wide.onnx", "im2col")
+    assert "Softmax" in {op.kind for op in graph.ops}
+    assert RecogniseLocalAttention().run(graph) is graph
