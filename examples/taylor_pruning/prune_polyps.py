@@ -54,6 +54,8 @@ from qcompile.types import Array
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "folders.py"
 WBITS, ABITS = "4", "6"
 PRUNED = "pruned.onnx"
+RATE = 1e-4
+"""Of the training, which is too short for a higher one to mend what it breaks first."""
 CALIBRATION = 32
 """Images that scales and integer weights are chosen on."""
 
@@ -313,6 +315,7 @@ class Study:
         pruned = self._written(cell, folder)
         train = TrainOptions(
             self.settings.epochs,
+            learning_rate=RATE,
             patience=0,
             validate_every=self.settings.epochs,
             device=self.device.type,
