@@ -69,7 +69,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--size", type=int, help="side of the compiled network's input; default: the images'")
     add("--batch", type=int, default=8)
     add("--lr", type=float, default=5e-3, help="highest learning rate of Adam")
+    add("--ternary-lr", type=float, help="that of the ternary network (as --lr)")
     add("--beta", type=float, nargs=2, default=(3.0, 8.0), help="steepness at first, at last")
+    add("--hard-share", type=float, default=0.5, help="of the epochs: with hard activations")
+    add("--hard-gradient", type=float, default=2.0, help="steepness of their gradient")
     add("--class-weights", default="", help="of the cross-entropy, such as 0.5,2.5, or balanced")
     add("--augment", default="flips,brightness", help="as in qcompile finetune")
     add("--threads", type=int, default=1, help="of torch")
@@ -108,7 +111,7 @@ def train(
     choice = TrainOptions(
         epochs=options.epochs,
         batch=options.batch,
-        learning_rate=options.lr,
+        learning_rate=(kind == "ternary" and options.ternary_lr) or options.lr,
         augment=parse_augment(options.augment),
         loss=Loss(),
         class_weights=options.class_weights,
@@ -124,7 +127,9 @@ def train(
         network,
         samples,
         choice,
-        TernarySchedule.over(options.epochs, *options.beta),
+        TernarySchedule.over(
+            options.epochs, tuple(options.beta), options.hard_share, options.hard_gradient
+        ),
         options.out / f"{kind}.pt",
         class_weights(options.class_weights, counts),
         options.bfloat16,

@@ -21,9 +21,6 @@ from qcompile.train.samples import Samples
 from qcompile.train.ternary_layers import BetaSchedule, Continuation
 from qcompile.train.ternary_unet import TernaryUNet
 
-HARD_SHARE = 0.5
-"""Of the epochs: these have hard activations."""
-
 Progress = Callable[[int, float], None]
 """progress(epoch, loss)"""
 
@@ -42,21 +39,32 @@ class TernarySchedule:
     hard_gradient: float = 2.0
 
     @staticmethod
-    def over(epochs: int, first: float = 3.0, last: float = 8.0) -> TernarySchedule:
-        """The usual one: steeper and steeper, and hard in the second half.
+    def over(
+        epochs: int,
+        beta: tuple[float, float] = (3.0, 8.0),
+        hard_share: float = 0.5,
+        hard_gradient: float = 2.0,
+    ) -> TernarySchedule:
+        """Steeper and steeper, then hard.
 
         Args:
             epochs: of the run.
-            first: steepness in the first one.
-            last: in the last soft one.
+            beta: steepness in the first epoch, and in the last soft one.
+            hard_share: of the epochs; at least one is soft and one is hard.
+            hard_gradient: see above.
 
         Raises:
-            UsageError: too few epochs, or no steepness.
+            UsageError: too few epochs, or a number that means nothing.
         """
         if epochs < 2:
             raise UsageError(f"--epochs: {epochs} is too small; a ternary network needs 2 or more")
-        soft = epochs - math.ceil(HARD_SHARE * epochs)
-        return TernarySchedule(BetaSchedule(first, last, max(1, soft)))
+        if not (0 < hard_share < 1 and 0 < hard_gradient < 1000):
+            raise UsageError(
+                f"hard share {hard_share:g} with gradient {hard_gradient:g}: give a share between "
+                f"0 and 1 and a positive steepness"
+            )
+        soft = min(max(1, epochs - math.ceil(hard_share * epochs)), epochs - 1)
+        return TernarySchedule(BetaSchedule(*beta, epochs=soft), hard_gradient)
 
     def apply(self, continuation: Continuation, epoch: int) -> None:
         """Before an epoch, counted from 1."""

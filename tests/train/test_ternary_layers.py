@@ -59,6 +59,11 @@ def test_schedule() -> None:
         BetaSchedule(8, 3)
     with pytest.raises(UsageError, match="needs 2 or more"):
         TernarySchedule.over(1)
+    with pytest.raises(UsageError, match="a share between 0 and 1"):
+        TernarySchedule.over(4, hard_share=1)
+    run = TernarySchedule.over(9, (2, 5), hard_share=0.7, hard_gradient=1.5)
+    assert run == TernarySchedule(BetaSchedule(2, 5, 2), 1.5)
+    assert TernarySchedule.over(2).soft.epochs == 1
 
 
 def test_one_place_hardens_a_whole_network() -> None:
