@@ -38,7 +38,9 @@ def write_glands(path: Path, train: int, val: int) -> Path:
             pixels += rng.normal(0, 12, pixels.shape)
             images[index] = np.clip(pixels, 0, 255)
         arrays |= {f"{part}_x": images, f"{part}_y": masks}
-    np.savez(path, **arrays)
+    names = ("train_x", "train_y", "val_x", "val_y")
+    train_x, train_y, val_x, val_y = (arrays[name] for name in names)
+    np.savez(path, train_x=train_x, train_y=train_y, val_x=val_x, val_y=val_y)
     return path
 
 
