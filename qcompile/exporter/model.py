@@ -23,6 +23,7 @@ from qcompile.exporter.writer import IR_VERSIONS, LOWEST_OPSET, Writer, value_in
 from qcompile.graph import Graph, Op
 from qcompile.lowering.islands import stays_float
 from qcompile.ops import MOVEMENT, SumOp
+from qcompile.passes.imported_formats import is_ternary
 from qcompile.types import CodebookKind, TensorType
 
 PRODUCER = "qcompile"
@@ -184,7 +185,7 @@ class _Export:
             copies = self._copies_codes(op)
             self.dialect.quantize(self.writer, op.name, real, op.output, scope.kind, copies)
             self.unrounded[op.output] = real
-            if stays_float(self.graph, op):
+            if stays_float(self.graph, op) and not is_ternary(scope.kind):
                 self.floats[op.output] = real
         elif len(self.writer.nodes) == before:
             self.writer.add("Identity", (real,), op.output, op.name)

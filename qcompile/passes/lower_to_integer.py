@@ -45,7 +45,7 @@ from qcompile.ops import (
     Transpose,
 )
 from qcompile.ops.code_limits import fill_code, moved_inputs, moved_limits, pad_code
-from qcompile.passes.imported_formats import is_imported
+from qcompile.passes.imported_formats import is_ternary
 from qcompile.types import (
     FLOAT32,
     MASK,
@@ -247,8 +247,8 @@ class _Lowering:
         self.reals[op.output] = output
         if not kind.is_float:
             self.codes[op.output] = self._quantize(op.output, kind)
-            if is_imported(kind):
-                del self.reals[op.output]  # the model itself rounds for all that reads it
+            if is_ternary(kind):
+                del self.reals[op.output]  # the model's own function, for all that reads it
 
     def _is_index(self, value: str) -> bool:
         """Indices are the same integers among floats."""
