@@ -42,7 +42,8 @@ def test_errors(tmp_path: Path) -> None:
 def test_quick(script: ModuleType, tmp_path: Path) -> None:
     data = write_data(tmp_path / "discs.npz", 48, 8)
     out = tmp_path / "out"
-    arguments = ["--data", str(data), "--out", str(out), "--quick", "--epochs", "12"]
+    arguments = ["--data", str(data), "--out", str(out), "--quick"]
+    arguments += ["--epochs", "20", "--batch", "4", "--lr", "0.01", "--depth", "1"]
     found = script.main(arguments)
     assert found["verified"]
     assert found["dice_ternary"] > 0.6
