@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qcompile.errors import UsageError
+from qcompile.train.augment import Augment
 from qcompile.train.checkpoint import load_checkpoint, save_checkpoint
 from qcompile.train.curves import Epoch
 from qcompile.train.float_network import train_epoch
@@ -146,8 +147,28 @@ def train_unet(
             progress(number, mean)
     if network.continuation is not None:
         schedule.apply(network.continuation, options.epochs)
+    settle_norms(network, samples, options)
     network.eval()
     return epochs
+
+
+@torch.no_grad()
+def settle_norms(network: nn.Module, samples: Samples, options: TrainOptions) -> None:
+    """Statistics of batch norms over one epoch without augmentation, all batches alike: those of
+    training follow the last few batches, and ternary weights move by whole steps between them."""
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean
+    network.train()
+    device = next(network.parameters()).device
+    generator = torch.Generator().manual_seed(options.seed)
+    for batch in samples.batches(options.batch, Augment(frozenset()), generator):
+        (image,) = batch.inputs.values()
+        network(image.to(device))
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
 
 
 def _settings(
