@@ -61,12 +61,16 @@ def test_choices(branches: tuple[str, str]) -> None:
     [
         ([node("Greater", ["x", "row"], ["c"]), to_float("c")], "is not one number"),
         ([node("Greater", ["x", "z"], ["c"]), node("Where", ["c", "row", "x"], ["y"])], "branch"),
-        ([node("Where", ["flag", "x", "z"], ["y"])], "is a constant where"),
     ],
 )
 def test_what_is_not_supported_says_so(nodes: list[onnx.NodeProto], message: str) -> None:
     with pytest.raises(UnsupportedError, match=message):
-        imported(model(nodes, row=ROW, flag=1.0))
+        imported(model(nodes, row=ROW))
+
+
+def test_a_condition_is_bool() -> None:
+    with pytest.raises(ModelError, match="Where.*a condition of float32 instead of bool"):
+        imported(model([node("Where", ["flag", "x", "z"], ["y"])], flag=1.0))
 
 
 def test_infinite_limits_are_malformed() -> None:
