@@ -69,7 +69,7 @@ def test_what_is_not_supported_says_so(nodes: list[onnx.NodeProto], message: str
 
 
 def test_a_condition_is_bool() -> None:
-    with pytest.raises(ModelError, match="Where.*a condition of float32 instead of bool"):
+    with pytest.raises(ModelError, match=r"Where.*a condition of float32 instead of bool"):
         imported(model([node("Where", ["flag", "x", "z"], ["y"])], flag=1.0))
 
 
