@@ -16,13 +16,14 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cpu_bench.compiled import BUILDS, Compiled, compile_network, layer_times, make_rivals
 from cpu_bench.networks import Network, synthetic, trained
 from cpu_bench.peers import Peers, make_peers, python_alone, versions
-from cpu_bench.rivals import measure
-from cpu_bench.tables import Run, layers, machine, results, targets, written_between
+from cpu_bench.rivals import Rival, measure
+from cpu_bench.tables import ONE_THREAD, Run, layers, machine, results, targets, written_between
 
 
 def parse() -> argparse.Namespace:
@@ -51,6 +52,8 @@ def measured_runs(
     missing: list[str] = []
     for threads in options.threads:
         ours = [rival for item in compiled for rival in make_rivals(item, threads)]
+        if threads > 1:
+            ours.append(on_one_thread(ours[0]))
         peers = Peers((), ("peers: not asked for",))
         if not options.no_peers:
             peers = make_peers(network.model, threads, folder)
@@ -64,6 +67,12 @@ def measured_runs(
         runs.append(Run(network.name, threads, compiled[0].macs, tuple(measured)))
         missing += peers.missing
     return runs, missing
+
+
+def on_one_thread(rival: Rival) -> Rival:
+    """The same program in the same turns: cores may be faster or slower minutes later."""
+    name = rival.name.replace(",", f", {ONE_THREAD},", 1)
+    return replace(rival, name=name, environment={"OMP_NUM_THREADS": "1"})
 
 
 def main() -> None:

@@ -146,8 +146,10 @@ def test_ours_are_compared_with_the_best_peer_of_the_same_instructions() -> None
 
 
 def test_two_threads_are_held_against_one() -> None:
-    single = Run("M", 1, 1, (result("qcompile w4a6, AVX2", NATIVE, 100),))
-    double = Run("M", 2, 1, (result("qcompile w4a6, AVX2", NATIVE, 50),))
+    """In the same turns, not in those of the run with one thread."""
+    single = Run("M", 1, 1, (result("qcompile w4a6, AVX2", NATIVE, 300),))
+    alone = result("qcompile w4a6, one thread, AVX2", NATIVE, 100)
+    double = Run("M", 2, 1, (result("qcompile w4a6, AVX2", NATIVE, 50), alone))
     assert "| M w4a6: faster with two threads | 2.00 |" in targets([single, double])
 
 
