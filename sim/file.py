@@ -148,7 +148,6 @@ def load_network(path: Path | str) -> tuple[Graph, dict[str, str]]:
         EOFError,
         LookupError,
         MemoryError,
-        NotImplementedError,
         OSError,
         RecursionError,
         RuntimeError,
