@@ -117,7 +117,8 @@ class Settings:
 
     Attributes:
         cells: networks that are measured without training.
-        tuned: networks that are trained, with every seed.
+        repeated: networks that are trained with every seed.
+        single: networks that are trained with the first seed.
         compiled: networks that are compiled, as trained with the first seed, if they were.
         seeds: of the training.
         epochs: of the training.
@@ -126,12 +127,25 @@ class Settings:
     """
 
     cells: tuple[Cell, ...]
-    tuned: tuple[Cell, ...]
+    repeated: tuple[Cell, ...]
+    single: tuple[Cell, ...]
     compiled: tuple[Cell, ...]
     seeds: tuple[int, ...]
     epochs: int
     images: int
     subset: tuple[int, int] | None = None
+
+    @property
+    def tuned(self) -> tuple[Cell, ...]:
+        """All networks that are trained."""
+        return self.repeated + self.single
+
+    @property
+    def runs(self) -> Iterator[tuple[Cell, int]]:
+        """Each training, with its seed."""
+        for seed in self.seeds:
+            for cell in self.repeated if seed != self.seeds[0] else self.tuned:
+                yield cell, seed
 
 
 METHODS = (L1, L1_LAYERS, ERROR, *MODES, *RAW)
@@ -140,21 +154,26 @@ FULL = Settings(
         *(Cell(method, share, refit=False) for method in METHODS for share in SHARES),
         *(Cell(method, 50) for method in METHODS),
     ),
-    tuned=(
-        *(Cell(method, 50) for method in (TAYLOR, L1, L1_LAYERS, ERROR)),
-        WHOLE,
-        *(Cell(method, 30) for method in (TAYLOR, L1_LAYERS, ERROR)),
+    repeated=(WHOLE, *(Cell(method, 50) for method in (TAYLOR, L1_LAYERS, ERROR))),
+    single=(
+        *(Cell(method, share) for method in (TAYLOR, L1_LAYERS, ERROR) for share in (75, 40, 30)),
+        Cell(L1, 50),
         Cell(LOSS, 50),
         *(Cell(method, 50, refit=False) for method in (TAYLOR, L1_LAYERS)),
     ),
-    compiled=(*(Cell(TAYLOR, share) for share in SHARES), Cell(L1, 50), Cell(ERROR, 50)),
+    compiled=(
+        *(Cell(TAYLOR, share) for share in SHARES),
+        Cell(L1_LAYERS, 50),
+        *(Cell(ERROR, share) for share in (50, 30)),
+    ),
     seeds=(0, 1),
     epochs=2,
     images=64,
 )
 QUICK = Settings(
     cells=tuple(Cell(method, 50, refit=False) for method in (L1, ERROR, TAYLOR)),
-    tuned=(Cell(TAYLOR, 50), Cell(L1, 50)),
+    repeated=(Cell(TAYLOR, 50), Cell(L1, 50)),
+    single=(),
     compiled=(Cell(TAYLOR, 50),),
     seeds=(0,),
     epochs=1,
@@ -200,10 +219,9 @@ class Study:
         settings = self.settings
         for cell in dict.fromkeys((WHOLE, *settings.cells, *settings.tuned, *settings.compiled)):
             self._once("pruned", cell.key, functools.partial(self._judged, cell))
-        for seed in settings.seeds:
-            for cell in settings.tuned:
-                key = f"{cell.key}-seed{seed}"
-                self._once("tuned", key, functools.partial(self._tuned, cell, seed))
+        for cell, seed in settings.runs:
+            key = f"{cell.key}-seed{seed}"
+            self._once("tuned", key, functools.partial(self._tuned, cell, seed))
         compiled = (WHOLE, *settings.compiled)
         for cell in compiled:
             self._once("compiled", cell.key, functools.partial(self._compiled, cell))
@@ -479,12 +497,16 @@ def study(options: argparse.Namespace) -> Study:
     if not data.is_file():
         raise UsageError(f"--data {data}: no such file")
     seeds = tuple(options.seed + seed for seed in settings.seeds)
-    settings = dataclasses.replace(settings, seeds=seeds)
+    epochs = settings.epochs if options.epochs is None else options.epochs
+    if epochs < 1:
+        raise UsageError(f"--epochs: {epochs} is too small; use 1 or more")
+    settings = dataclasses.replace(settings, seeds=seeds, epochs=epochs)
     asked = {
         "model": options.model.name,
         "data": data.name,
         "quick": options.quick,
         "seed": options.seed,
+        "epochs": epochs,
     }
     found: dict[str, Any] = {"settings": asked}
     path = folder / "results.json"
@@ -519,6 +541,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="a trained ONNX model")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--quick", action="store_true", help="a few cells, in minutes")
+    parser.add_argument("--epochs", type=int, help="of every training  [2; 1 with --quick]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     return parser.parse_args(arguments)

@@ -57,9 +57,12 @@ def test_quick(tmp_path: Path) -> None:
     assert [line.split()[:2] for line in again.stdout.splitlines()] == [["tuned", "l1-50-seed0"]]
     assert json.loads((out / "results.json").read_text())["compiled"] == found["compiled"]
     assert (out / "results.md").read_text() == page
-    other = run(*flags, "--seed", "1")
-    assert other.returncode == 2
-    assert "has results of another run" in other.stderr
+    for others in (("--seed", "1"), ("--epochs", "2")):
+        other = run(*flags, *others)
+        assert other.returncode == 2
+        assert "has results of another run" in other.stderr
+    wrong = run(*flags, "--epochs", "0")
+    assert (wrong.returncode, wrong.stderr) == (2, "--epochs: 0 is too small; use 1 or more\n")
 
 
 def test_data_without_validation(tmp_path: Path) -> None:
