@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from qcompile.backends.c.backend import CBackend
+from qcompile.backends.c.step_text import step_name
 from qcompile.multiplications import multiplications
 from qcompile.sim.executor import Executor
 from tests.backends.compile_c import STRICT, build, call
@@ -51,7 +52,7 @@ def test_every_step_is_timed(tmp_path: Path, clock: list[str], portable: list[st
     assert library.unet_step_count() == len(steps)
     rows = [library.unet_get_step(index).contents for index in range(len(steps))]
     for row, step in zip(rows, steps, strict=True):
-        assert row.name.decode() == step.op.name
+        assert row.name.decode() == step_name(step)
         assert row.op.decode() == step.op.kind
         assert row.macs == multiplications(graph, step.op)
         assert row.runs == 3

@@ -273,7 +273,7 @@ def test_a_wrong_float_layer_is_found() -> None:
 
 BUGS = {
     "rounding": (r"\+ bias\[c\], shift", "+ bias[c] - 1, shift"),
-    "first pixel of a pool": (r"= first\[c\] > last\[c\]", "= first[c] >= last[c] + 2"),
+    "first pixel of a pool": (r"= left\[c\] > right\[c\]", "= left[c] >= right[c] + 2"),
 }
 
 

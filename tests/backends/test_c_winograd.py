@@ -59,9 +59,10 @@ def conv_case(
     output: IntType = U6,
     strides: tuple[int, int] = (1, 1),
     kind: IntType | None = None,
+    window: int = 3,
 ) -> OpCase:
     """A 3x3 convolution of the concatenation of tensors of `channels` channels."""
-    shape = (filters, sum(channels), 3, 3)
+    shape = (filters, sum(channels), window, window)
     kind = kind or (weights if isinstance(weights, IntType) else IntType(8, narrow=True))
     scales = Quantization((0.1,) * filters, 0)
     w = TensorType(shape, kind, scales, Codebook(CodebookKind.UNIFORM, kind.high - kind.low + 1))

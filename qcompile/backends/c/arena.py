@@ -39,7 +39,7 @@ def plan_arena(
     end = len(steps)
     buffers = []
     for index, step in enumerate(steps):
-        for value in step.op.outputs:
+        for value in step.outputs:
             if value in public:
                 continue
             first, last = (0, end) if keep_all else (index, max([index, *readers.get(value, [])]))

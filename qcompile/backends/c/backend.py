@@ -24,6 +24,7 @@ from qcompile.graph import Graph
 from qcompile.packing import TernaryPacking
 from qcompile.passes.choose_kernels import ChooseKernels
 from qcompile.passes.join_concats import JoinConcats
+from qcompile.passes.join_followers import JoinFollowers
 from qcompile.passes.place_planes import PlacePlanes
 from qcompile.passes.place_tensors import PlaceTensors
 from qcompile.types import Array
@@ -109,18 +110,28 @@ class CBackend:
         return CProgram(Artifacts(files), release.size, total, layer_bytes, layout, planned.again)
 
     def plan(self, graph: Graph) -> Planned:
-        """One step for each operator, except concatenations that a convolution reads in parts."""
+        """One step for each operator, except concatenations that a convolution reads in parts, and
+        what it computes besides."""
         if self.mcu:
             return plan_rows(graph, self.ternary_packing)
         choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
         planes = PlacePlanes().run(graph)
         joined = JoinConcats().run(graph, choices, placements, planes)
+        followers = JoinFollowers().run(graph, placements, planes)
+        inside = {*joined, *(op.output for op in followers.values())}
         context = Context(
-            graph, choices, placements, self.ternary_packing, joined, self.levels, planes=planes
+            graph,
+            choices,
+            placements,
+            self.ternary_packing,
+            joined,
+            self.levels,
+            planes=planes,
+            followers=followers,
         )
         steps = []
         for index, op in enumerate(graph.ops):
-            if op.output in joined:
+            if op.output in inside:
                 continue
             step = Step(op, step_prefix(index, op))
             planners = PLANE_PLANNERS if op.name in planes.native else PLANNERS

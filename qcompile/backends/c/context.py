@@ -9,7 +9,7 @@ from qcompile.backends.c.levels import Level
 from qcompile.backends.c.names import c_type
 from qcompile.backends.c.plane_codes import plan_packing, plan_unpacking
 from qcompile.backends.c.program import Kernel, Pointer, Role, Step, kernel
-from qcompile.graph import Graph
+from qcompile.graph import Graph, Op
 from qcompile.ops import Concat
 from qcompile.packing import TernaryPacking
 from qcompile.passes.choose_kernels import KernelChoice
@@ -74,6 +74,7 @@ class Context:
     joined: Mapping[str, Concat]
     levels: tuple[Level, ...]
     planes: PlanePlan = field(default=NO_PLANES, kw_only=True)
+    followers: Mapping[str, Op] = field(default_factory=dict, kw_only=True)
 
     def type(self, value: str) -> TensorType:
         return self.graph.types[value]

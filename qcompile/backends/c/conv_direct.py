@@ -20,6 +20,7 @@ from qcompile.backends.c.context import Context
 from qcompile.backends.c.direct_layer import DirectLayer
 from qcompile.backends.c.direct_tiles import Tile, choose_tile, tile_kernel
 from qcompile.backends.c.epilogues import constants_type
+from qcompile.backends.c.followers import Follower, with_follower
 from qcompile.backends.c.levels import Family, Level
 from qcompile.backends.c.program import Kernel, Setting, Step, kernel
 from qcompile.backends.c.requantize_x86 import level_epilogue
@@ -49,6 +50,7 @@ def plan_direct(
     epilogue: Kernel,
     y: str,
     levels: Sequence[Level],
+    follower: Follower | None = None,
 ) -> None:
     """Adds a variant for each of `levels`.
 
@@ -60,12 +62,13 @@ def plan_direct(
         epilogue: what `plan_epilogue` returned.
         y: the output pointer.
         levels: those without a better kernel.
+        follower: what runs on the rows of a band.
     """
     if not layer.fits():
         return
     for level in levels:
         taken = dataclasses.replace(layer, signed=level.value.family is Family.NEON)
-        _plan_level(context, step, taken, table, epilogue, y, level)
+        _plan_level(context, step, taken, table, epilogue, y, level, follower)
 
 
 def _plan_level(
@@ -76,6 +79,7 @@ def _plan_level(
     epilogue: Kernel,
     y: str,
     level: Level,
+    follower: Follower | None,
 ) -> None:
     op = step.op
     assert isinstance(op, SumOp)
@@ -84,7 +88,7 @@ def _plan_level(
         # Two vectors of filters share loads, and outputs are stored in longer pieces.
         layer = layer.two_abreast() or layer
     tile = choose_tile(layer, level)
-    geometry = Geometry.of(layer, tile)
+    geometry = Geometry.of(layer, tile, follower.together if follower is not None else 1)
     variant = step.variant(level, geometry.note(tile))
     shape = Kernel("conv_direct_shape", "conv_direct_shape", shared=True)
     variant.locals += [
@@ -142,14 +146,19 @@ def _plan_level(
         micro.function.removeprefix("tile_"),
         after.function,
     ]
+    arguments += ["&epilogue", y]
+    if follower is not None:
+        arguments += follower.arguments
+        variant.follows = True
     suffix = "_".join(name.removesuffix(f"_{level.value.suffix}") for name in parts_of_name)
     driver = Kernel(
         "conv_direct",
         f"conv_direct_{suffix}",
         tuple(settings.items()),
         (*requires, stream, micro, after),
-    ).at(level)
-    variant.calls.append(f"{variant.use(driver)}({', '.join([*arguments, '&epilogue', y])});")
+    )
+    driver = with_follower(driver, follower, level).at(level)
+    variant.calls.append(f"{variant.use(driver)}({', '.join(arguments)});")
 
 
 def constant(struct: str, name: str, fields: Mapping[str, int | Sequence[int]]) -> str:
@@ -189,7 +198,8 @@ class Geometry:
     group: int
 
     @classmethod
-    def of(cls, layer: DirectLayer, tile: Tile) -> Geometry:
+    def of(cls, layer: DirectLayer, tile: Tile, together: int = 1) -> Geometry:
+        """Where things lie; bands are a multiple of `together` rows, but for the last one."""
         taps = [tap for phase in layer.phases for tap in phase.taps] or [(0, 0)]
         down, across = layer.step
         group = layer.filters
@@ -211,6 +221,7 @@ class Geometry:
         if band > fitting(LARGE_BAND_BYTES) or _group(layer) == layer.filters:
             band = min(band, max(fitting(BAND_BYTES), min(BAND_ROWS, fitting(LARGE_BAND_BYTES))))
             band = -(-layer.rows // -(-layer.rows // band))
+            band = min(layer.rows, round_up(band, together))
         else:
             group = _group(layer)
         return cls(True, above, left, extent, pitch, band, group)

@@ -21,6 +21,7 @@ from qcompile.backends.c.context import Context
 from qcompile.backends.c.conv_direct import constant, stream_kernel
 from qcompile.backends.c.direct_layer import DirectLayer
 from qcompile.backends.c.epilogues import constants_type
+from qcompile.backends.c.followers import Follower, with_follower
 from qcompile.backends.c.levels import Family, Level
 from qcompile.backends.c.program import Kernel, Role, Step, kernel
 from qcompile.backends.c.requantize_x86 import level_epilogue
@@ -176,6 +177,7 @@ def plan_winograd(
     table: PackedTable,
     epilogue: Kernel,
     y: str,
+    follower: Follower | None = None,
 ) -> tuple[Level, ...]:
     """Adds a variant for each level of x86 where the ranges are proven and it is faster.
 
@@ -187,6 +189,7 @@ def plan_winograd(
         table: the packed weights, in tile order.
         epilogue: what `plan_epilogue` returned.
         y: the output pointer.
+        follower: what runs on the rows of a band.
 
     Returns:
         The levels that are left to other kernels.
@@ -202,7 +205,7 @@ def plan_winograd(
     constants = Constants.of(layer, codes)
     left = [level for level in context.levels if level not in chosen]
     for level in chosen:
-        if not _plan_level(context, step, layer, constants, table, epilogue, y, level):
+        if not _plan_level(context, step, layer, constants, table, epilogue, y, level, follower):
             left.append(level)
     return tuple(left)
 
@@ -230,6 +233,7 @@ def _plan_level(
     epilogue: Kernel,
     y: str,
     level: Level,
+    follower: Follower | None,
 ) -> bool:
     """Adds the variant of `level`; False where the weights do not fit."""
     runs = None
@@ -283,7 +287,10 @@ def _plan_level(
     if runs is not None:
         arguments += [_table(step, "runs", "uint8_t", runs, Role.TABLE), str(runs.shape[2])]
     arguments += ["&epilogue", y]
-    item = _driver(context, step, layer, table, epilogue, level, rows)
+    if follower is not None:
+        arguments += follower.arguments
+        variant.follows = True
+    item = _driver(context, step, layer, table, epilogue, level, rows, follower)
     variant.calls.append(f"{variant.use(item)}({', '.join(arguments)});")
     return True
 
@@ -301,6 +308,7 @@ def _driver(
     epilogue: Kernel,
     level: Level,
     rows: Rows,
+    follower: Follower | None,
 ) -> Kernel:
     """The kernel that calls the others."""
     op = step.op
@@ -336,7 +344,7 @@ def _driver(
     after = level_epilogue(epilogue, level, op, layer.sum_ranges())
     called = [item.at(level) for item in (gather, inputs, weights, products, after)]
     names = [weights.function.removeprefix("winograd_weights_"), size, after.function]
-    return kernel(
+    driver = kernel(
         "conv_winograd",
         requires=[*structs, *called],
         suffix=f"_{parts}_{'_'.join(names)}".removesuffix("_" + level.value.suffix),
@@ -355,4 +363,5 @@ def _driver(
         constants=constants_type(epilogue),
         epilogue=after.function,
         y=context.ctype(op.output),
-    ).at(level)
+    )
+    return with_follower(driver, follower, level).at(level)

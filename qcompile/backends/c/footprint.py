@@ -157,7 +157,7 @@ def _largest(layout: Layout) -> tuple[tuple[str, int, int, int], ...]:
     """The largest tensors in the arena, with the rows that are held of each."""
     found = []
     for step in layout.steps:
-        for value in step.op.outputs:
+        for value in step.outputs:
             if value_name(value) not in layout.release.offsets:
                 continue
             held = rows = 1

@@ -15,7 +15,6 @@ from qcompile.backends.c.program import Step, kernel
 from qcompile.backends.c.weights import Block, plan_rows
 from qcompile.ops import Conv
 from qcompile.passes.choose_kernels import sums_type
-from qcompile.passes.place_tensors import channels_last
 
 MOST_FILTERS = 8
 MOST_COUNT = 255
@@ -41,13 +40,12 @@ def counts_planes(context: Context, op: Conv) -> bool:
     )
 
 
-def plan_head_planes(context: Context, step: Step, op: Conv) -> None:
-    """Counts the bits of the planes; see `counts_planes` for what is possible."""
+def plan_head_planes(context: Context, step: Step, op: Conv, y: str) -> None:
+    """Counts the bits of the planes; see `counts_planes` for what is possible. `y`: the output."""
     value, out = op.inputs[0], context.type(op.output).shape
     weights = context.graph.constants[op.inputs[1]]
     shape, sums = context.type(value).shape, sums_type(op)
     x = read_planes(step, "x", value)
-    y = context.write_as(step, "y", op.output, channels_last(len(out)))
     described = describe_planes(step, "image", shape, context.planes.values[value])
     epilogue = plan_epilogue(context, step, op, out[1])
     portable = step.variant(None, "bit planes, counted")

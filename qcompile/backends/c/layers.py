@@ -14,6 +14,7 @@ from qcompile.backends.c.conv_winograd import plan_winograd
 from qcompile.backends.c.direct_layer import Part, conv_layer, conv_transpose_layer, matmul_layer
 from qcompile.backends.c.elementwise import broadcast_strides
 from qcompile.backends.c.epilogues import constants_type, plan_epilogue, real_constant
+from qcompile.backends.c.followers import Follower, plan_follower, with_follower
 from qcompile.backends.c.head_planes import counts_planes, plan_head_planes
 from qcompile.backends.c.names import type_size
 from qcompile.backends.c.program import Kernel, Role, Step, kernel
@@ -70,10 +71,21 @@ def dot_kernel(choice: KernelChoice) -> Kernel:
 
 
 def plan_conv(context: Context, step: Step, op: Conv) -> None:
-    """Convolution: as dot products of gathered patches, or channel by channel."""
+    """Convolution, and what runs on the rows that it has written."""
+    follower = plan_follower(context, step, op)
+    y = context.write_as(step, "y", op.output, channels_last(context.type(op.output).rank))
     if counts_planes(context, op):
-        plan_head_planes(context, step, op)
-        return
+        plan_head_planes(context, step, op, y)
+    else:
+        _plan_conv(context, step, op, y, follower)
+    if follower is not None:
+        for variant in step.variants:
+            if not variant.follows:
+                follower.run_whole(variant, y)
+
+
+def _plan_conv(context: Context, step: Step, op: Conv, y: str, follower: Follower | None) -> None:
+    """As dot products of gathered patches, or channel by channel."""
     shape, out = context.type(op.inputs[0]).shape, context.type(op.output).shape
     codes = image_weights(context.graph.constants[op.inputs[1]])
     choice = context.choices[op.name]
@@ -87,7 +99,6 @@ def plan_conv(context: Context, step: Step, op: Conv) -> None:
         )
     else:
         x = context.read_as(step, "x", op.inputs[0], channels_last(len(shape)))
-    y = context.write_as(step, "y", op.output, channels_last(len(out)))
     x_type, y_type = context.ctype(op.inputs[0]), context.ctype(op.output)
     epilogue = plan_epilogue(context, step, op, out[1])
     size, out_size = image_size(shape), image_size(out)
@@ -148,21 +159,25 @@ def plan_conv(context: Context, step: Step, op: Conv) -> None:
             plane(op.pads_begin, 0),
             plane(op.dilations, 1),
         )
-        levels = plan_winograd(context, step, layer, parts, table, epilogue, y)
+        levels = plan_winograd(context, step, layer, parts, table, epilogue, y, follower)
         levels = plan_single(context, step, layer, table, epilogue, y, levels)
-        plan_direct(context, step, layer, table, epilogue, y, levels)
+        plan_direct(context, step, layer, table, epilogue, y, levels, follower)
     else:
         block = Block(ordered, op.groups, per_group, codes[0].size)
         plan_rows(context, step, portable, op.inputs[1], choice.line, [block], "row")
     portable.scratch(choice.line, "patches", tile * length)
     portable.scratch(choice.sums, "sums", tile * rows)
     if op.inputs[0] in context.joined:
-        item = _joined_kernel([context.ctype(value) for value in parts], y_type, choice, epilogue)
+        types = [context.ctype(value) for value in parts]
+        item = _joined_kernel(types, y_type, choice, epilogue)
     else:
         item = _layer_kernel("conv", x_type, y_type, choice, epilogue)
-    portable.calls.append(
-        f"{portable.use(item)}({described}, {x}, weights, &epilogue, {y}, patches, sums);"
-    )
+    item = with_follower(item, follower)
+    arguments = [described, x, "weights", "&epilogue", y, "patches", "sums"]
+    if follower is not None:
+        arguments += follower.arguments
+        portable.follows = True
+    portable.calls.append(f"{portable.use(item)}({', '.join(arguments)});")
 
 
 def _input_parts(context: Context, values: Sequence[str], x: str) -> list[Part]:

@@ -47,7 +47,7 @@ class Layout:
         return tuple(
             (step, value)
             for step in self.steps
-            for value in step.op.outputs
+            for value in step.outputs
             if value not in self.graph.outputs
             and (self.rows is None or value not in self.rows.added)
         )

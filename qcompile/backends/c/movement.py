@@ -8,6 +8,7 @@ import numpy as np
 
 from qcompile.backends.c.context import VIEW_RANK, Context, View, copy, order_view
 from qcompile.backends.c.elementwise import broadcast_strides
+from qcompile.backends.c.followers import pool_kernel
 from qcompile.backends.c.layers import image_size, plane
 from qcompile.backends.c.names import float_literal, integer_literal
 from qcompile.backends.c.program import Role, Step, kernel
@@ -48,9 +49,8 @@ def plan_max_pool(context: Context, step: Step, op: MaxPool) -> None:
         and inside
         and not any((*op.pads_begin, *(d - 1 for d in op.dilations)))
     ):
-        item = kernel("max_pool_tiles", [ctype], type=ctype)
-        rows = step.scratch(ctype, "rows", size[1] * kind.shape[1])
-        step.calls.append(f"{step.use(item)}({described}, {x}, {rows}, {y});")
+        item = pool_kernel(ctype)
+        step.calls.append(f"{step.use(item)}({described}, {x}, 0, {out_size[0]}, {y});")
         return
     literal = "-INFINITY"
     if isinstance(kind.element, IntType):

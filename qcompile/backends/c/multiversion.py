@@ -51,6 +51,7 @@ def recompiled(portable: Variant, level: Level, op: Op) -> Variant:
     return Variant(
         level,
         portable.note,
+        portable.follows,
         list(portable.pointers),
         list(portable.locals),
         [_renamed(call, names) for call in portable.calls],

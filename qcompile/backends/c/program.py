@@ -129,10 +129,12 @@ class Variant:
         level: the instruction set it needs; None for portable C, which every machine can run.
         scratch_bytes: memory it works in; the variants of a step share one region.
         note: which kernel it is, for the comment.
+        follows: its calls compute the step's follower, too.
     """
 
     level: Level | None
     note: str = ""
+    follows: bool = False
     pointers: list[str] = field(default_factory=list)
     locals: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -166,6 +168,7 @@ class Step:
     `before`, `calls` and `after` run on every machine, in this order. Where there are `variants`,
     the best one that the machine can run takes the place of `calls`. `opening` and `closing` are
     lines around the whole block. The output may be written over the inputs named in `in_place`.
+    The kernels of `op` also compute `follower`, if there is one: another operator that reads it.
     Tables that are equal to those in `shared`, of another step, are not stored again.
     """
 
@@ -185,6 +188,12 @@ class Step:
     shared: Sequence[Table] = ()
     opening: list[str] = field(default_factory=list)
     closing: list[str] = field(default_factory=list)
+    follower: Op | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Every value that the step writes."""
+        return self.op.outputs + (self.follower.outputs if self.follower is not None else ())
 
     def variant(self, level: Level | None, note: str = "") -> Variant:
         """A new way to compute this step. The portable one must be among them."""

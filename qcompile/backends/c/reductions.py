@@ -9,6 +9,7 @@ import numpy as np
 from qcompile.backends.c.context import Context, View
 from qcompile.backends.c.elementwise import ROW_LOOPS, broadcast_strides
 from qcompile.backends.c.epilogues import constants_type, plan_epilogue, real_constant
+from qcompile.backends.c.followers import arg_max_kernel
 from qcompile.backends.c.layers import image_size, plane
 from qcompile.backends.c.names import float_literal
 from qcompile.backends.c.program import Kernel, Role, Step, kernel
@@ -313,8 +314,6 @@ def plan_arg_max(context: Context, step: Step, op: ArgMax) -> None:
         order = tuple(axis - (1 if axis > op.axis else 0) for axis in remaining)
     y = context.write_as(step, "y", op.output, Placement(order))
     outer, size, inner = split_axes(kind.shape, op.axis, placement)
-    described = step.shape("axis_shape", "shape", outer=outer, size=size, inner=inner)
-    x_type, y_type = context.ctype(op.inputs[0]), context.ctype(op.output)
-    suffix = "_last" if op.last else ""
-    item = kernel("arg_max", [x_type, y_type], suffix=suffix, x=x_type, y=y_type, last=op.last)
-    step.calls.append(f"{step.use(item)}({described}, {x}, {y});")
+    described = step.shape("arg_max_shape", "shape", outer=outer, size=size, inner=inner)
+    item = arg_max_kernel(op, context.ctype(op.inputs[0]), context.ctype(op.output))
+    step.calls.append(f"{step.use(item)}({described}, {x}, 0, 1, {y});")

@@ -33,6 +33,7 @@ from qcompile.backends.c.step_text import (
     offsets,
     pointer_lines,
     step_comment,
+    step_name,
 )
 from qcompile.multiplications import multiplications
 from qcompile.passes.place_planes import memory_bytes
@@ -83,7 +84,7 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
         {
             "comment": step_comment(graph, step),
             "kind": step.op.kind,
-            "name": step.op.name,
+            "name": step_name(step),
             "macs": multiplications(graph, step.op),
             "shapes": [line for shape in step.shapes for line in wrapped(shape_text(shape))],
             "pointers": pointer_lines(layout, index, step, names),
@@ -98,7 +99,7 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
     ]
     taps = [
         {
-            "operator": step.op.name,
+            "operator": graph.producers[value].name,
             "value": value,
             "offset": offset_macro(layout, 0, "", value),
             "type": c_type(graph.types[value].element),

@@ -31,10 +31,20 @@ def step_comment(graph: Graph, step: Step) -> str:
             kind = graph.types[value]
             text += f"; constant {kind.element}[{','.join(map(str, kind.shape))}]"
     text += "".join(f"; {note}" for note in step.notes)
+    if step.follower is not None:
+        follower = step.follower
+        text += f"; then {follower.label()} -> {type_text(graph.output_type(follower))}"
     accumulator = getattr(op, "accumulator", None)
     if accumulator is not None:
         text += f"; sums {accumulator}"
     return comment_text(text, 240)
+
+
+def step_name(step: Step) -> str:
+    """What profiles call a step."""
+    if step.follower is None:
+        return step.op.name
+    return f"{step.op.name} + {step.follower.kind} {step.follower.name}"
 
 
 def pointer_lines(layout: Layout, index: int, step: Step, public: Mapping[str, str]) -> list[str]:
@@ -89,8 +99,8 @@ def offset_macro(layout: Layout, index: int, name: str, value: str | None) -> st
     if value is None:
         return f"AT_{layout.steps[index].prefix.upper()}_{name.upper()}"
     for step in layout.steps:
-        if value in step.op.outputs:
-            number = step.op.outputs.index(value)
+        if value in step.outputs:
+            number = step.outputs.index(value)
             return f"AT_{step.prefix.upper()}" + (f"_{number}" if number else "")
     raise KeyError(value)
 
@@ -99,7 +109,7 @@ def offsets(layout: Layout) -> list[tuple[str, int, int]]:
     """(constant, release offset, debug offset) of every buffer."""
     rows = []
     for index, step in enumerate(layout.steps):
-        names = [(value, None) for value in step.op.outputs if value not in layout.graph.outputs]
+        names = [(value, None) for value in step.outputs if value not in layout.graph.outputs]
         scratch = [(None, pointer.name) for pointer in step.pointers if pointer.value is None]
         if step.work_bytes:
             scratch.append((None, WORK))
@@ -118,6 +128,6 @@ def held_rows(layout: Layout) -> list[tuple[str, int, int]]:
     return [
         (held_macro(step), held[value], rows[value])
         for step in layout.steps
-        for value in step.op.outputs
+        for value in step.outputs
         if value in held and value not in outputs
     ]

@@ -100,7 +100,7 @@ PLANNERS: Mapping[type[Op], Row] = {
     ops.Erf: _float("erf"),
     ops.Sqrt: _float("sqrt"),
     ops.Lookup: _strided(elementwise.plan_lookup, "lookup", rank=5),
-    ops.Threshold: _strided(elementwise.plan_threshold, "threshold", rank=4),
+    ops.Threshold: _strided(elementwise.plan_threshold, "threshold", "threshold_rows", rank=4),
     ops.Quantize: _strided(elementwise.plan_quantize, "quantize", rank=5),
     ops.Dequantize: _strided(elementwise.plan_dequantize, "dequantize", rank=4),
 }
