@@ -42,8 +42,8 @@ class TernarySchedule:
     @staticmethod
     def over(
         epochs: int,
-        beta: tuple[float, float] = (3.0, 8.0),
-        hard_share: float = 0.5,
+        beta: tuple[float, float] = (2.0, 4.0),
+        hard_share: float = 0.85,
         hard_gradient: float = 2.0,
     ) -> TernarySchedule:
         """Steeper and steeper, then hard.

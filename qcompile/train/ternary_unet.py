@@ -46,7 +46,7 @@ class TernaryUNet(nn.Module):
     Every level has two times 3x3 convolution, batch norm, activation. Maximum on the way down,
     nearest neighbour on the way up: an average or a bilinear one would leave -1, 0 and 1. The first
     convolution, which sees pixels, and the head have weights of 8 bits; all others read and
-    multiply nothing but -1, 0 and 1.
+    multiply nothing but -1, 0 and 1. What the head reads comes from a ReLU, as published.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class TernaryUNet(nn.Module):
             self.up = nn.ModuleList(
                 self._block(3 * width, width, False) for width in reversed(widths[:-1])
             )
+            self.up[-1][-1] = nn.ReLU()
             head = nn.Conv2d if continuation is None else ByteConv2d
             self.head = head(shape.base, shape.outputs, 1)
             for layer in self.modules():

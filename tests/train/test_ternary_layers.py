@@ -84,7 +84,7 @@ def test_one_place_hardens_a_whole_network() -> None:
         assert (continuation.beta, continuation.is_hard) == (beta, is_hard)
         seen.clear()
         network(torch.rand(2, 1, 4, 4))
-        assert len(seen) == 6
+        assert len(seen) == 5
         for inputs, output in seen.values():
             if is_hard:
                 assert set(output.flatten().tolist()) <= {-1, 0, 1}
