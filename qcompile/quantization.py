@@ -70,11 +70,13 @@ class Lowered:
         real: floats; the function is that of the graph given, its channels may be equalised.
         quantized: the same values, with types and codes of weights.
         integer: what is emitted.
+        method: by which it was made.
     """
 
     real: Graph
     quantized: Graph
     integer: Graph
+    method: Method
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Quantization:
             passes += (OnnxGrids(integer_biases=self.options.target is Target.QDQ),)
         quantized = run_passes(real, passes, dump)
         integer = run_passes(quantized, (LowerToInteger(self.specs),), dump)
-        return Lowered(real, quantized, integer)
+        return Lowered(real, quantized, integer, method)
 
 
 def resolved_effort(options: CompileOptions, graph: Graph, has_images: bool) -> Effort:

@@ -85,14 +85,17 @@ class EqualizeChannels:
 
     def calibrated(self, graph: Graph) -> Calibration:
         """The statistics that the result of `run(graph)` has, without running it again."""
-        analysis = self._analysis(graph)
         values = dict(self.calibration.values)
-        for value in graph.activations():
-            factors = analysis.of_value(value)
-            if factors is None or value not in values:
-                continue
-            values[value] = values[value].scaled(1 / factors)
+        for value, factors in self.factors(graph).items():
+            if value in values:
+                values[value] = values[value].scaled(1 / factors)
         return Calibration(values, self.calibration.images)
+
+    def factors(self, graph: Graph) -> dict[str, Array]:
+        """What `run(graph)` divides each channel of a value by, for the values that change."""
+        analysis = self._analysis(graph)
+        found = {value: analysis.of_value(value) for value in graph.activations()}
+        return {value: factors for value, factors in found.items() if factors is not None}
 
     def _analysis(self, graph: Graph) -> _Analysis:
         return _Analysis(self, graph)

@@ -21,6 +21,7 @@ from qcompile.train.losses import Loss, Target
 from qcompile.train.network import TrainedNetwork
 from qcompile.train.options import TrainOptions
 from qcompile.train.samples import Batch, Samples
+from qcompile.train.units import parameter_units, step_in_units
 from qcompile.train.validation import Validation
 
 logger = logging.getLogger("qcompile")
@@ -82,6 +83,7 @@ class Training:
             ],
             self.options.learning_rate,
         )
+        self.units = parameter_units(module, self.network.factors)
         self.generator = torch.Generator().manual_seed(self.options.seed)
         self.best_state = _copied(module)
 
@@ -177,7 +179,7 @@ class Training:
         loss = self.loss(logits, labels, known)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        step_in_units(self.optimizer, self.units)
         return float(loss.detach())
 
     def _finish_epoch(self, number: int, loss: float | None) -> None:

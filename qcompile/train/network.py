@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -78,6 +78,7 @@ class TrainedNetwork:
         options: of the compilation.
         typed: the graph with the types of its activations, as the module runs it.
         module: computes with the grids of weights and activations, in real numbers.
+        factors: what channels of values were divided by before the training, where they were.
     """
 
     graph: Graph
@@ -86,6 +87,7 @@ class TrainedNetwork:
     options: CompileOptions
     typed: Graph
     module: GraphModule
+    factors: Mapping[str, Array] = field(default_factory=dict)
 
     def trained_graph(self) -> Graph:
         """The float graph with the parameters of now; weights lie on their grids."""

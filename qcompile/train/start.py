@@ -18,6 +18,7 @@ from qcompile.ops import WEIGHTED, SumOp
 from qcompile.options import CompileOptions
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.passes.calibrate import calibrate
+from qcompile.passes.equalize_channels import EqualizeChannels
 from qcompile.passes.quantize_weights import weight_format
 from qcompile.passes.resolved_plan import resolved_plan
 from qcompile.plan import Plan, Quantizer
@@ -58,7 +59,7 @@ def start_training(
     # Rules that are meant to the letter are for weights as trained, and not for their own results.
     verbatim = options.takes_weights_as_trained
     begun = _without_factors(graph, plan) if verbatim else _with_codes(found)
-    return make_trainable(
+    network = make_trainable(
         begun,
         resolved_plan(found.quantized, plan),
         specs,
@@ -66,6 +67,11 @@ def start_training(
         learned_scales=learned_scales,
         incremental=incremental,
     )
+    balance = found.method.balance
+    if verbatim or balance is None:
+        return network
+    equalize = EqualizeChannels(plan, calibration, specs, balance)
+    return dataclasses.replace(network, factors=equalize.factors(graph))
 
 
 def _without_factors(graph: Graph, plan: Plan) -> Graph:
