@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -283,11 +284,12 @@ def row_of(setting: Setting, folder: Path) -> dict[str, Any]:
     # Of a tuned model the report compares with its own weights in float, not with the network
     # that the training began with.
     epochs, best = 0, 0
-    whole, start = totals["dice_float"], totals["dice_quantized"]
+    whole, start, last = totals["dice_float"], totals["dice_quantized"], None
     if (folder / "tuned" / "history.json").is_file():
         history = json.loads((folder / "tuned" / "history.json").read_text())
         epochs, best = history["epochs"][-1]["epoch"], history["best_epoch"]
         whole, start = history["dice_float"], history["epochs"][0]["dice"]
+        last = history["epochs"][-1]["dice"]
     weights = [layer for layer in report["layers"] if layer["weight_bits"] == setting.wbits]
     return {
         "wbits": setting.wbits,
@@ -300,6 +302,7 @@ def row_of(setting: Setting, folder: Path) -> dict[str, Any]:
         "share_quantised": sum(layer["parameters"] for layer in weights) / totals["parameters"],
         "dice_float": whole,
         "dice_before_training": start,
+        "dice_last_epoch": last,
         "dice": totals["dice_quantized"],
         "dice_classes": [item["quantized"]["mean"] for item in report["dice"]["classes"]],
         "verified": report["verified"],
@@ -312,20 +315,21 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     size = first["fp32_bytes"]
     lines = [
         "| weights | activations | nominal bytes | ratio | emitted bytes | ratio | Dice "
-        "| loss, points | loss before training | epochs (best) |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| loss, points | before training | last epoch | epochs (best) |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         f"| float | float | {size:,} | 1.0 | {size:,} | 1.0 | {100 * first['dice_float']:.2f} | "
-        f"| | |",
+        f"| | | |",
     ]
     for row in rows:
-        loss, before = (
-            100 * (row["dice_float"] - row[name]) for name in ("dice", "dice_before_training")
+        loss, before, last = (
+            "" if row[name] is None else f"{100 * (row['dice_float'] - row[name]):+.2f}"
+            for name in ("dice", "dice_before_training", "dice_last_epoch")
         )
         lines.append(
             f"| {row['wbits']} | {row['abits']} "
             f"| {row['bytes_nominal']:,} | {size / row['bytes_nominal']:.1f} "
             f"| {row['bytes_emitted']:,} | {size / row['bytes_emitted']:.1f} "
-            f"| {100 * row['dice']:.2f} | {loss:+.2f} | {before:+.2f} "
+            f"| {100 * row['dice']:.2f} | {loss} | {before} | {last} "
             f"| {row['epochs']} ({row['best_epoch']}) |"
         )
     return "\n".join(lines) + "\n"
@@ -434,6 +438,7 @@ def run(given: Sequence[str] | None = None) -> int:
         arguments = parse(given)
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
+            os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # of the commands, too
         same_as_before(arguments.out / "options.json", options_of(arguments))
         model = arguments.model
         if model is None:

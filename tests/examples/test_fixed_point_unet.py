@@ -112,6 +112,8 @@ def test_quick(tmp_path: Path, upsampling: str) -> None:
     untrained = json.loads((tmp_path / "untrained" / "c" / "report.json").read_text())["totals"]
     for row in rows:
         assert row["dice_float"] == pytest.approx(untrained["dice_float"], abs=1e-6)
+        kept = max(row["dice_before_training"], row["dice_last_epoch"])  # one epoch
+        assert row["dice"] == pytest.approx(kept, abs=1e-6)
     assert untrained["dice_quantized"] == pytest.approx(rows[2]["dice_before_training"], abs=1e-6)
     nominal = [row["bytes_nominal"] for row in rows]
     assert nominal == sorted(nominal, reverse=True)
