@@ -17,6 +17,8 @@ from qcompile.types import Array
 from tests.op_cases.case import OpCase
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
+KEEP = "-DQCOMPILE_KEEP_FLAGS"
+SANITIZERS = ("-O0", KEEP, "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
 
 def build(
@@ -25,14 +27,28 @@ def build(
     compiler: str = "gcc",
     flags: Sequence[str] = ("-O1",),
 ) -> ctypes.CDLL:
-    """One library of several programs, whose entry names differ."""
+    """One library of several programs, whose entry names differ.
+
+    Kernels are not optimised further, which would take most of the time: `--verify` does that.
+    """
     sources = []
     for program in programs:
         entry = program.layout.entry
         program.artifacts.write(folder / entry)
         sources.append(str(folder / entry / f"{entry}.c"))
     library = folder / "cases.so"
-    command = [compiler, *STRICT, *flags, "-shared", "-fPIC", "-o", str(library), *sources, "-lm"]
+    command = [
+        compiler,
+        *STRICT,
+        KEEP,
+        *flags,
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(library),
+        *sources,
+        "-lm",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:4000]
     return ctypes.CDLL(str(library))

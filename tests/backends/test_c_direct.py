@@ -34,7 +34,7 @@ from qcompile.types import (
     Range,
     TensorType,
 )
-from tests.backends.compile_c import STRICT, build_capped, call, capped, check_levels
+from tests.backends.compile_c import SANITIZERS, STRICT, build_capped, call, capped, check_levels
 from tests.op_cases.build import STYLES, Style, activation, codes, sum_case
 from tests.op_cases.case import OpCase
 from tests.op_cases.side_by_side import side_by_side
@@ -325,8 +325,7 @@ def test_nothing_is_read_or_written_outside(level: Level, tmp_path: Path) -> Non
 
 def run_sanitized(folder: Path) -> subprocess.CompletedProcess[str]:
     """The emitted test program under the sanitizers; its output says whether vectors agree."""
-    flags = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    command = ["gcc", *STRICT, *flags, "-o", "test", "main.c", "net.c"]
+    command = ["gcc", *STRICT, *SANITIZERS, "-o", "test", "main.c", "net.c"]
     subprocess.run(command, cwd=folder, check=True)
     return subprocess.run(["./test"], cwd=folder, capture_output=True, text=True, check=False)
 

@@ -27,14 +27,13 @@ from qcompile.pipeline import compile_model
 from qcompile.search.costs_of_graph import costs_of
 from qcompile.sim.executor import Executor
 from qcompile.types import IntType
-from tests.backends.compile_c import STRICT, build, call
+from tests.backends.compile_c import SANITIZERS, STRICT, build, call
 from tests.backends.networks import float_unet, image, unet
 from tests.backends.test_shared_models import DATA
 from tests.op_cases import CASES, cases_of
 from tests.random_graphs import random_graph
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
-SANITIZERS = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 FLOAT_TOLERANCE = 1e-5
 """Relative to the largest element; only operators of float islands may use it."""
 

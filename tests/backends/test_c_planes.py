@@ -32,7 +32,7 @@ from qcompile.types import (
     Range,
     TensorType,
 )
-from tests.backends.compile_c import STRICT
+from tests.backends.compile_c import KEEP, SANITIZERS, STRICT
 from tests.op_cases.build import activation
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
@@ -200,7 +200,7 @@ def build_taps(program: CProgram, folder: Path, flags: Sequence[str]) -> None:
     program.artifacts.write(folder)
     (folder / "harness.c").write_text(harness(layout), encoding="utf-8")
     (folder / "cap.h").write_text(CAP, encoding="utf-8")
-    command = ["gcc", *STRICT, "-O1", "-fopenmp", "-DMODEL_TAPS", "-include", "cap.h", *flags]
+    command = ["gcc", *STRICT, "-O1", KEEP, "-fopenmp", "-DMODEL_TAPS", "-include", "cap.h", *flags]
     command += ["-o", "harness", "harness.c", "model.c", "-lm"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:4000]
@@ -324,9 +324,8 @@ def test_heads_count_the_bits_of_planes(tmp_path: Path) -> None:
 
 
 def test_nothing_is_read_or_written_outside(tmp_path: Path) -> None:
-    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover", "-O0"]
     # Stripes of 12 and 24 rows do not match, so the transposed convolution works on bytes.
-    check(unet(5, 24, 22).finish(), tmp_path, 10, flags=sanitize)
+    check(unet(5, 24, 22).finish(), tmp_path, 10, flags=SANITIZERS)
 
 
 def test_codes_behind_a_relu_take_one_plane() -> None:

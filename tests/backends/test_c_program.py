@@ -22,11 +22,10 @@ from qcompile.ops import Conv
 from qcompile.packing import TernaryPacking
 from qcompile.sim.executor import Executor
 from qcompile.types import CodebookKind, IntType
-from tests.backends.compile_c import STRICT, build, call
+from tests.backends.compile_c import SANITIZERS, STRICT, build, call
 from tests.backends.networks import float_unet, image, unet
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
-SANITIZERS = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
 
 def with_vectors(

@@ -35,7 +35,7 @@ from qcompile.types import (
     Range,
     TensorType,
 )
-from tests.backends.compile_c import STRICT, build_capped, call
+from tests.backends.compile_c import SANITIZERS, STRICT, build_capped, call
 from tests.op_cases.build import Style, activation, codes, limited, random_epilogue
 from tests.op_cases.case import OpCase
 
@@ -344,8 +344,7 @@ def test_nothing_is_read_or_written_outside(level: Level, tmp_path: Path) -> Non
 
 def build_sanitized(folder: Path) -> None:
     """The emitted test program under the sanitizers."""
-    flags = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    command = ["gcc", *STRICT, *flags, "-fopenmp", "-o", "test", "main.c", "net.c"]
+    command = ["gcc", *STRICT, *SANITIZERS, "-fopenmp", "-o", "test", "main.c", "net.c"]
     subprocess.run(command, cwd=folder, check=True)
 
 
