@@ -1,28 +1,58 @@
-"""What the attention layers of a network look at."""
+"""What the attention of a network looks at."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from qcompile.errors import GraphError
-from qcompile.graph import Graph, Stage
-from qcompile.ops import LocalAttention2d
+from qcompile.graph import Graph, Op, Stage
+from qcompile.ops import MOVEMENT, BatchMatMul, FakeQuantize, LocalAttention2d, Rescale, Softmax
 from qcompile.sim.executor import Executor
 from qcompile.sim.local_attention2d import attention_map
 from qcompile.types import Array
 
+PASSED: tuple[type[Op], ...] = (*MOVEMENT, Rescale, FakeQuantize)
+"""What may lie between a softmax and the product that its weights enter."""
+
+
+def attention_layers(graph: Graph) -> tuple[LocalAttention2d | Softmax, ...]:
+    """The operators whose weights are attention, in order: every `LocalAttention2d`, and every
+    `Softmax` whose result enters a product with another tensor (`BatchMatMul`), directly or by
+    operators that only move or rescale it. Those in float islands have no integer weights and are
+    left out of a lowered graph."""
+    return tuple(
+        op
+        for op in graph.ops
+        if isinstance(op, LocalAttention2d | Softmax)
+        and not (graph.stage is Stage.INTEGER and graph.output_type(op).is_float)
+        and (isinstance(op, LocalAttention2d) or any(products(graph, op)))
+    )
+
+
+def products(graph: Graph, op: Op) -> Iterator[tuple[BatchMatMul, str]]:
+    """The products that the result of `op` enters, and the name it has there."""
+    waiting, seen = [op.output], set()
+    while waiting:
+        value = waiting.pop()
+        for reader in graph.consumers[value]:
+            if isinstance(reader, BatchMatMul):
+                yield reader, value
+            elif isinstance(reader, PASSED) and reader.output not in seen:
+                seen.add(reader.output)
+                waiting.append(reader.output)
+
 
 def attention_maps(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """The integer weights of every `LocalAttention2d`, by operator name, for one input.
+    """The integer weights of every layer of `attention_layers`, by operator name, for one input.
 
     Args:
         graph: of the integer stage.
         feeds: as `Executor.run` takes them.
 
     Returns:
-        uint16 [heads, positions of the window, rows, columns]; the weights of a pixel's window are
-        `levels` of `AttentionWidths` together, but for their rounding. Positions count along the
-        window's rows.
+        As `map_of` describes them.
 
     Raises:
         GraphError: the graph is of another stage.
@@ -30,18 +60,44 @@ def attention_maps(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]
     """
     if graph.stage is not Stage.INTEGER:
         raise GraphError(f"graph '{graph.name}' is not lowered; its attention is not in integers")
-    layers = [
-        op
-        for op in graph.ops
-        if isinstance(op, LocalAttention2d) and not graph.output_type(op).is_float
-    ]
-    taps = {value for op in layers for value in op.inputs[:3]}
+    layers = attention_layers(graph)
+    taps = {value for op in layers for value in values_of(graph, op)}
     values = Executor(graph).run(feeds, taps=taps)
-    return {
-        op.name: attention_map(
-            op,
-            [*(values[value] for value in op.inputs[:3]), graph.constants[op.inputs[3]]],
-            graph.output_type(op),
-        )
-        for op in layers
-    }
+    return {op.name: map_of(graph, op, values) for op in layers}
+
+
+def values_of(graph: Graph, op: LocalAttention2d | Softmax) -> tuple[str, ...]:
+    """The activations that `map_of` needs."""
+    if isinstance(op, Softmax):
+        return op.outputs
+    return tuple(value for value in op.inputs if not graph.is_constant(value))
+
+
+def map_of(graph: Graph, op: LocalAttention2d | Softmax, values: Mapping[str, Array]) -> Array:
+    """The integer weights of one layer.
+
+    Args:
+        graph: of the integer stage.
+        op: one of its layers.
+        values: those of `values_of`, by name.
+
+    Returns:
+        Of a window: uint16 [heads, positions of the window, rows, columns]; positions count along
+        the window's rows. Of a softmax: its codes, the axis of the softmax last ([.., queries,
+        keys] for attention as usual). The weights of one query are `levels_of` together, but for
+        their rounding.
+    """
+    if isinstance(op, Softmax):
+        return np.moveaxis(values[op.output], op.axis, -1)
+    inputs = [
+        graph.constants[value] if graph.is_constant(value) else values[value] for value in op.inputs
+    ]
+    return attention_map(op, inputs, graph.output_type(op))
+
+
+def levels_of(op: LocalAttention2d | Softmax) -> int:
+    """The code that stands for a weight of 1."""
+    if isinstance(op, Softmax):
+        return op.levels
+    assert op.widths is not None
+    return op.widths.levels

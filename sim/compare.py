@@ -54,13 +54,14 @@ def compare_runs(
         name = producer.label() if producer is not None else "the network's input"
         if value not in actual:
             return Mismatch(name, value, (), "a value", "missing")
-        difference = _first_difference(name, value, expected[value], actual[value])
+        difference = compare_arrays(name, value, expected[value], actual[value])
         if difference is not None:
             return difference
     return None
 
 
-def _first_difference(op: str, value: str, expected: Array, actual: Array) -> Mismatch | None:
+def compare_arrays(op: str, value: str, expected: Array, actual: Array) -> Mismatch | None:
+    """The first difference between two arrays; `op` and `value` say of what."""
     if expected.shape != actual.shape:
         shapes = f"shape {list(expected.shape)}", f"shape {list(actual.shape)}"
         return Mismatch(op, value, (), *shapes)

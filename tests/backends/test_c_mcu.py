@@ -127,8 +127,8 @@ def extended(graph: Graph, rng: Random) -> Extended:
 def test_rows_packed_or_computed_again_change_nothing(seeds: list[int]) -> None:
     """Whatever is stored in another way: more than a program that saves memory would do."""
 
-    def plan(graph: Graph, ternary: TernaryPacking) -> Planned:
-        return planned_by_rows(extended(graph, Random(seed)), ternary)
+    def plan(graph: Graph, ternary: TernaryPacking, keeps_attention: bool) -> Planned:
+        return planned_by_rows(extended(graph, Random(seed)), ternary, keeps_attention)
 
     made = []
     for index, seed in enumerate(seeds):

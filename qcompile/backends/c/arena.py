@@ -24,7 +24,7 @@ def plan_arena(
     Args:
         graph: what the steps compute.
         steps: in order.
-        keep_all: every activation, whole, lives to the end.
+        keep_all: every activation, whole, lives to the end, and what steps keep for taps.
         rows: how the steps go by rows, if they do: what a group writes or reads lives as long as
             the group, and only some rows of it.
         planes: values that lie in bit planes.
@@ -53,6 +53,9 @@ def plan_arena(
             if pointer.value is None:
                 name = scratch_name(index, pointer.name)
                 buffers.append(Buffer(name, pointer.scratch_bytes, index, index))
+        if keep_all:
+            for kept in step.kept:
+                buffers.append(Buffer(scratch_name(index, kept.name), kept.size, 0, end))
         if step.work_bytes:
             buffers.append(Buffer(scratch_name(index, WORK), step.work_bytes, index, index))
     plan = PlanBuffers(ARENA_ALIGNMENT).run(buffers)

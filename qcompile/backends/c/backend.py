@@ -42,6 +42,8 @@ class CBackend:
         ternary_packing: how ternary weights are stored.
         levels: instruction sets with kernels of their own in the file, besides portable C.
         mcu: least memory, for microcontrollers: portable kernels, rows instead of whole tensors.
+        keeps_attention: builds with taps also keep the weights of attention over windows, which
+            are no tensor of the network.
     """
 
     entry: str = "model"
@@ -49,6 +51,7 @@ class CBackend:
     ternary_packing: TernaryPacking = TernaryPacking.TWO_BITS
     levels: tuple[Level, ...] = ALL_LEVELS
     mcu: bool = False
+    keeps_attention: bool = False
 
     def __post_init__(self) -> None:
         check_entry(self.entry)
@@ -113,7 +116,7 @@ class CBackend:
         """One step for each operator, except concatenations that a convolution reads in parts, and
         what it computes besides."""
         if self.mcu:
-            return plan_rows(graph, self.ternary_packing)
+            return plan_rows(graph, self.ternary_packing, self.keeps_attention)
         choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
         planes = PlacePlanes().run(graph)
         joined = JoinConcats().run(graph, choices, placements, planes)
@@ -128,6 +131,7 @@ class CBackend:
             self.levels,
             planes=planes,
             followers=followers,
+            keeps_attention=self.keeps_attention,
         )
         steps = []
         for index, op in enumerate(graph.ops):

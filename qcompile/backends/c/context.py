@@ -65,7 +65,7 @@ class View:
 
 @dataclass(frozen=True)
 class Context:
-    """The graph and the decisions of the target passes."""
+    """The graph and the decisions of the target passes; `keeps_attention` as in `CBackend`."""
 
     graph: Graph
     choices: Mapping[str, KernelChoice]
@@ -75,6 +75,7 @@ class Context:
     levels: tuple[Level, ...]
     planes: PlanePlan = field(default=NO_PLANES, kw_only=True)
     followers: Mapping[str, Op] = field(default_factory=dict, kw_only=True)
+    keeps_attention: bool = field(default=False, kw_only=True)
 
     def type(self, value: str) -> TensorType:
         return self.graph.types[value]

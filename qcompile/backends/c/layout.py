@@ -14,6 +14,7 @@ from qcompile.backends.c.names import (
     unique,
 )
 from qcompile.backends.c.program import (
+    Kept,
     Kernel,
     Step,
 )
@@ -50,6 +51,16 @@ class Layout:
             for value in step.outputs
             if value not in self.graph.outputs
             and (self.rows is None or value not in self.rows.added)
+        )
+
+    @property
+    def kept(self) -> tuple[tuple[int, Step, Kept], ...]:
+        """What steps keep in builds with taps, with the number of the step."""
+        return tuple(
+            (index, step, kept)
+            for index, step in enumerate(self.steps)
+            for kept in step.kept
+            if self.rows is None or step.op.output not in self.rows.added
         )
 
     @property

@@ -19,7 +19,8 @@ from qcompile.types import Range
 def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> None:
     """One pass over the image: the scores of one window are all that is held.
 
-    With as many heads as channels, loops run over channels; else over the channels of a head.
+    With as many heads as channels, loops run over channels; else over the channels of a head. Where
+    attention is kept, the same kernel also stores the weights that it sums with.
     """
     names = ("q", "k", "v")
     q, k, v = (context.window(step, name, op.inputs[i]) for i, name in enumerate(names))
@@ -64,11 +65,16 @@ def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> 
     )
     sums = sums_type(op)
     by_channel = op.heads == queries[1] == values[1]
+    kept = ""
+    if context.keeps_attention:
+        shape = (*queries[2:], op.positions, op.heads)
+        kept = ", " + step.keep("attention", "uint16_t", shape)
     item = kernel(
         "local_attention_channels" if by_channel else "local_attention",
         [*types, line, scores],
         requires=[epilogue],
-        suffix="_" + epilogue.function,
+        suffix="_" + epilogue.function + ("_kept" if kept else ""),
+        keeps=bool(kept),
         q=types[0],
         k=types[1],
         v=types[2],
@@ -86,7 +92,7 @@ def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> 
     work.append(step.scratch(sums, "sums", values[1]))
     step.calls.append(
         f"{step.use(item)}({described}, {q}, {k}, {v}, {embeddings}, {powers}, &epilogue, {y}, "
-        f"{', '.join(work)});"
+        f"{', '.join(work)}{kept});"
     )
 
 

@@ -26,14 +26,14 @@ TRIES = 3
 """Tensors of which is tried whether computing them again saves memory, the largest first."""
 
 
-def plan_rows(graph: Graph, ternary: TernaryPacking) -> Planned:
+def plan_rows(graph: Graph, ternary: TernaryPacking, keeps_attention: bool = False) -> Planned:
     """The program that needs the smallest arena.
 
     Three things are tried one after the other and kept if they help: rows between operators, far
     rows computed again from the input, far rows stored without the unused bits of their bytes.
     """
     extended = Extended(graph, {})
-    best = planned_by_rows(extended, ternary)
+    best = planned_by_rows(extended, ternary, keeps_attention)
     allowed = MOST_AGAIN * sum(multiplications(graph, op) for op in graph.ops)
     for value in list(_far(best))[:TRIES]:
         readers = _far(best).get(value)
@@ -42,7 +42,7 @@ def plan_rows(graph: Graph, ternary: TernaryPacking) -> Planned:
         again = with_recomputed(extended, cone(extended.graph, value), readers)
         if again.multiplications > allowed:
             continue
-        planned = planned_by_rows(again, ternary)
+        planned = planned_by_rows(again, ternary, keeps_attention)
         if planned.arena().size < best.arena().size:
             best, extended = planned, again
     for value in list(_far(best))[:TRIES]:
@@ -50,18 +50,22 @@ def plan_rows(graph: Graph, ternary: TernaryPacking) -> Planned:
         denser = with_packed(extended, value, readers) if readers else None
         if denser is None:
             continue
-        planned = planned_by_rows(denser, ternary)
+        planned = planned_by_rows(denser, ternary, keeps_attention)
         if planned.arena().size < best.arena().size:
             best, extended = planned, denser
     return best
 
 
-def planned_by_rows(extended: Extended, ternary: TernaryPacking) -> Planned:
+def planned_by_rows(
+    extended: Extended, ternary: TernaryPacking, keeps_attention: bool = False
+) -> Planned:
     """One step for each operator, by rows where that is possible; all of `extended` runs."""
     graph = extended.graph
     choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
     joined = JoinConcats().run(graph, choices, placements)
-    context = Context(graph, choices, placements, ternary, joined, ())
+    context = Context(
+        graph, choices, placements, ternary, joined, (), keeps_attention=keeps_attention
+    )
     held = {value: str(image_rows(graph.types[value].shape)) for value in graph.inputs}
     steps: dict[str, Step] = {}
     outputs: list[RowOutput | None] = []

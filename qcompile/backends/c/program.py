@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -115,6 +116,30 @@ class Pointer:
     """Elements from the beginning of the value on, in C."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Memory that a step fills in builds with taps only, where it lives to the end of the run.
+
+    Attributes:
+        name: of the local pointer, which is null in other builds.
+        ctype: of its elements.
+        shape: of what lies there, row-major.
+    """
+
+    name: str
+    ctype: str
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.count * type_size(self.ctype)
+
+
 ARENA_ALIGNMENT = 16
 """Bytes: what the caller's memory must be aligned to, as that of malloc is."""
 WORK_ALIGNMENT = 64
@@ -177,6 +202,7 @@ class Step:
     tables: list[Table] = field(default_factory=list)
     shapes: list[Shape] = field(default_factory=list)
     pointers: list[Pointer] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
     locals: list[str] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -263,6 +289,11 @@ class Step:
     def scratch(self, ctype: str, name: str, count: int) -> str:
         """Memory of this step only; returns the pointer's name."""
         self.pointers.append(Pointer(ctype, name, None, max(1, count) * type_size(ctype), True))
+        return name
+
+    def keep(self, name: str, ctype: str, shape: Sequence[int]) -> str:
+        """Memory for builds with taps; returns the pointer's name, which is null in others."""
+        self.kept.append(Kept(name, ctype, tuple(shape)))
         return name
 
     @property

@@ -29,6 +29,7 @@ from qcompile.backends.c.program import (
 from qcompile.backends.c.step_text import (
     dispatched,
     held_rows,
+    kept_offsets,
     offset_macro,
     offsets,
     pointer_lines,
@@ -108,6 +109,17 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
         }
         for step, value in layout.taps
     ]
+    taps += [
+        {
+            "operator": step.op.name,
+            "value": f"{step.op.output} {kept.name}",
+            "offset": offset_macro(layout, index, kept.name, None),
+            "type": kept.ctype,
+            "count": kept.count,
+            "bytes": kept.size,
+        }
+        for index, step, kept in layout.kept
+    ]
     return {
         "entry": layout.entry,
         "macro": layout.entry.upper(),
@@ -126,6 +138,7 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
         "aligns_work": any(step.work_bytes and step.aligns_work for step in layout.steps),
         "levels": ALL_LEVELS,
         "offsets": [*offsets(layout), *held_rows(layout)],
+        "kept_offsets": kept_offsets(layout),
         "needs_math": layout.needs_math,
         "has_floats": test_vectors.has_float_island(graph),
         "shape_types": shape_types(layout.steps),

@@ -59,6 +59,16 @@ def pointer_lines(layout: Layout, index: int, step: Step, public: Mapping[str, s
             source = f"({constant}{pointer.ctype} *)(void *)(memory + {macro})"
         place = f" + {pointer.place}" if pointer.place else ""
         lines.append(f"{constant}{pointer.ctype} *const {pointer.name} = {source}{place};")
+    for kept in step.kept:
+        macro = offset_macro(layout, index, kept.name, None)
+        pointer_type = f"{kept.ctype} *"
+        lines += [
+            f"#ifdef {layout.entry.upper()}_TAPS",
+            f"{pointer_type}const {kept.name} = ({pointer_type})(void *)(memory + {macro});",
+            "#else",
+            f"{pointer_type}const {kept.name} = 0;",
+            "#endif",
+        ]
     return lines
 
 
@@ -118,6 +128,18 @@ def offsets(layout: Layout) -> list[tuple[str, int, int]]:
             macro = offset_macro(layout, index, local or "", value)
             rows.append((macro, layout.release.offsets[key], layout.debug.offsets[key]))
     return rows
+
+
+def kept_offsets(layout: Layout) -> list[tuple[str, int]]:
+    """(constant, offset) of what steps keep in builds with taps."""
+    return [
+        (
+            offset_macro(layout, index, kept.name, None),
+            layout.debug.offsets[scratch_name(index, kept.name)],
+        )
+        for index, step in enumerate(layout.steps)
+        for kept in step.kept
+    ]
 
 
 def held_rows(layout: Layout) -> list[tuple[str, int, int]]:

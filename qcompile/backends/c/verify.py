@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,18 @@ from qcompile.backends.c.render import harness
 from qcompile.backends.c.vectors import has_float_island
 from qcompile.errors import ToolError
 from qcompile.graph import Graph, Op, Stage
-from qcompile.ops import MOVEMENT, Add, AveragePool, Dequantize, LinearResize, Lookup, ReduceMean
-from qcompile.sim.compare import Mismatch, compare_runs
+from qcompile.ops import (
+    MOVEMENT,
+    Add,
+    AveragePool,
+    Dequantize,
+    LinearResize,
+    LocalAttention2d,
+    Lookup,
+    ReduceMean,
+)
+from qcompile.sim.attention_maps import map_of
+from qcompile.sim.compare import Mismatch, compare_arrays, compare_runs
 from qcompile.sim.executor import Executor
 from qcompile.types import Array
 
@@ -108,15 +119,24 @@ def verify(
         folder = Path(name)
         program.artifacts.write(folder)
         (folder / "harness.c").write_text(harness(program.layout), encoding="utf-8")
-        debug = _execute(program.layout, compiler, folder, "debug", feeds_list)
+        data = _execute(program.layout, compiler, folder, "debug", feeds_list)
+        debug = [_values(program.layout, stream, debug=True) for stream in data]
+        maps = [_maps(program.layout, stream) for stream in data]
         builds = ["release", "portable"] if families(program.layout.steps) else ["release"]
         others = {
-            name: _execute(program.layout, compiler, folder, name, feeds_list) for name in builds
+            name: [
+                _values(program.layout, stream, debug=False)
+                for stream in _execute(program.layout, compiler, folder, name, feeds_list)
+            ]
+            for name in builds
         }
     for index, (feeds, all_values) in enumerate(zip(feeds_list, debug, strict=True)):
         values = len(all_values)
         elements += sum(array.size for array in all_values.values())
         mismatch, build = reference.compare(feeds, all_values), "debug"
+        if mismatch is None:
+            mismatch = _compare_maps(graph, {**feeds, **all_values}, maps[index])
+        elements += sum(array.size for array in maps[index].values())
         for name in builds:
             outputs = others[name][index]
             elements += sum(array.size for array in outputs.values())
@@ -249,8 +269,8 @@ def _execute(
     folder: Path,
     build: str,
     feeds_list: Sequence[Mapping[str, Array]],
-) -> list[dict[str, Array]]:
-    """Outputs (debug: and every other activation) of each run, in logical order."""
+) -> list[BytesIO]:
+    """What each run writes: outputs and, of the debug build, every tap."""
     binary = folder / f"harness-{build}"
     flags = BUILD_FLAGS[build].format(entry=layout.entry.upper()).split()
     sources = [str(folder / "harness.c"), str(folder / f"{layout.entry}.c")]
@@ -276,28 +296,59 @@ def _execute(
     arguments = [str(binary), str(inputs), str(results), str(len(feeds_list))]
     _run(arguments, f"the {build} build of the emitted C failed")
     data = results.read_bytes()
+    size = len(data) // len(feeds_list)
+    return [BytesIO(data[index * size : (index + 1) * size]) for index in range(len(feeds_list))]
+
+
+def _values(layout: Layout, stream: BytesIO, debug: bool) -> dict[str, Array]:
+    """The next values of a run, in logical order: outputs, and the other activations of the debug
+    build."""
     values = list(dict.fromkeys(layout.graph.outputs))
-    if build == "debug":
+    if debug:
         values += [value for _, value in layout.taps]
-    runs = []
-    position = 0
-    for _ in feeds_list:
-        run: dict[str, Array] = {}
-        for value in values:
-            kind = layout.graph.types[value]
-            if value in layout.planes:
-                planes = layout.planes[value]
-                raw = np.frombuffer(data, np.uint8, planes.size(kind.shape), position)
-                position += raw.nbytes
-                run[value] = decoded(raw, kind.shape, planes).astype(kind.element.storage)
-                continue
-            raw = np.frombuffer(data, kind.element.storage, kind.size, position)
-            position += raw.nbytes
-            placement = layout.placements[value]
-            physical = raw.reshape(placement.physical(kind.shape))
-            run[value] = np.transpose(physical, np.argsort(placement.order))
-        runs.append(run)
-    return runs
+    run: dict[str, Array] = {}
+    for value in values:
+        kind = layout.graph.types[value]
+        if value in layout.planes:
+            planes = layout.planes[value]
+            raw = _read(stream, np.dtype(np.uint8), planes.size(kind.shape))
+            run[value] = decoded(raw, kind.shape, planes).astype(kind.element.storage)
+            continue
+        raw = _read(stream, kind.element.storage, kind.size)
+        placement = layout.placements[value]
+        physical = raw.reshape(placement.physical(kind.shape))
+        run[value] = np.transpose(physical, np.argsort(placement.order))
+    return run
+
+
+def _maps(layout: Layout, stream: BytesIO) -> dict[str, Array]:
+    """Behind the values of the debug build: the attention that it kept, by operator name, as
+    [heads, positions, rows, columns]."""
+    return {
+        step.op.name: _read(stream, np.dtype(np.uint16), kept.count)
+        .reshape(kept.shape)
+        .transpose(3, 2, 0, 1)
+        for _, step, kept in layout.kept
+    }
+
+
+def _read(stream: BytesIO, dtype: np.dtype[Any], count: int) -> Array:
+    return np.frombuffer(stream.read(count * dtype.itemsize), dtype, count)
+
+
+def _compare_maps(
+    graph: Graph, values: Mapping[str, Array], maps: Mapping[str, Array]
+) -> Mismatch | None:
+    """The first weight of attention that differs from what the simulator computes from the same
+    queries, keys and values."""
+    for name, found in maps.items():
+        op = graph.by_name[name]
+        assert isinstance(op, LocalAttention2d)
+        expected = map_of(graph, op, values)
+        mismatch = compare_arrays(op.label(), f"{op.output} attention", expected, found)
+        if mismatch is not None:
+            return mismatch
+    return None
 
 
 def _run(command: Sequence[str], what: str) -> None:
