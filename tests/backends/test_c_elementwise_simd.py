@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from qcompile.backends.c.backend import CBackend
+from qcompile.numerics import Requantize
 from qcompile.ops import Add, Affine, AveragePool, LinearResize, Mul, Rescale, SumOp
 from qcompile.types import Array, IntType, TensorType
 from tests.backends.compile_c import check_levels
@@ -105,3 +107,42 @@ def test_short_channels_are_repeated_to_fill_vectors() -> None:
         (step,) = program.layout.steps
         (factors,) = [table for table in step.tables if table.name.endswith("factors")]
         np.testing.assert_array_equal(factors.values, np.tile(data["scale"], count // 3))
+
+
+def test_layers_alike_but_for_the_epilogue_of_a_level(tmp_path: Path) -> None:
+    """Products that fit in 32 bits need no limits before them; portable kernels have one name."""
+    rng = np.random.default_rng(9)
+    x = {"x": activation(IntType(8), 1, 20, 6, 6)}
+    op = AveragePool(
+        name="op",
+        inputs=("x",),
+        outputs=("y",),
+        kernel=(2, 2),
+        strides=(1, 1),
+        pads_begin=(0, 0),
+        pads_end=(0, 0),
+        dilations=(1, 1),
+    )
+    case = sum_case(rng, "case", op, x, {}, Style.CHANNEL, output=IntType(8))
+    cases = []
+    for name, limit, multiplier, shift in (("large", 60, 1 << 23, 22), ("small", 4096, 3, 6)):
+        (layer,) = case.graph.ops
+        assert isinstance(layer, AveragePool)
+        assert isinstance(layer.epilogue, Requantize)
+        epilogue = dataclasses.replace(
+            layer.epilogue,
+            multipliers=(multiplier,) * 20,
+            biases=(5,) * 20,
+            shifts=(shift,) * 20,
+            lows=(-120,) * 20,
+            highs=(120,) * 20,
+            acc_low=(-limit,) * 20,
+            acc_high=(limit,) * 20,
+        )
+        changed = dataclasses.replace(layer, epilogue=epilogue)
+        graph = dataclasses.replace(case.graph, ops=(changed,))
+        cases.append(OpCase(name, graph, case.feeds))
+    both = side_by_side("both", cases)
+    text = str(check_levels(both, tmp_path).artifacts.files["model.c"])
+    for name in ("requantize_x86_i32_i8_each", "requantize_x86_i32_i8_each_unclipped"):
+        assert f" average_pool_i8_{name}_avx2(" in text

@@ -74,7 +74,14 @@ def _compiled_for(item: Kernel, level: Level, op: Op, names: dict[str, str]) -> 
         (key, _renamed(value, names) if isinstance(value, str) else value)
         for key, value in item.settings
     )
-    result = dataclasses.replace(item, requires=requires, settings=settings).at(level)
+    # Its name says which epilogue it calls, and the level may have another one.
+    function = item.function
+    for before, after in zip(item.requires, requires, strict=True):
+        stem = after.function.removesuffix(f"_{level.value.suffix}")
+        function = function.replace(before.function, stem)
+    result = dataclasses.replace(
+        item, function=function, requires=requires, settings=settings
+    ).at(level)
     names[item.function] = result.function
     return result
 
