@@ -32,6 +32,7 @@ import torch
 from qcompile.data.arrays import open_arrays
 from qcompile.errors import DataError, QCompileError, UsageError
 from qcompile.train.augment import parse_augment
+from qcompile.train.device import torch_device
 from qcompile.train.float_network import INPUT, export_onnx
 from qcompile.train.losses import Loss
 from qcompile.train.options import TrainOptions, class_weights
@@ -121,7 +122,7 @@ def train(
     )
     counts = samples.class_counts(max(2, shape.outputs))
     network = TernaryUNet(shape, Continuation() if kind == "ternary" else None, options.seed)
-    network.to(device_of(options.device))
+    network.to(torch_device(options.device))
     begin = time.monotonic()
     train_unet(
         network,
@@ -140,13 +141,6 @@ def train(
         ),
     )
     return network.cpu()
-
-
-def device_of(name: str) -> torch.device:
-    """`auto` takes CUDA where it is."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def compile_network(model: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:

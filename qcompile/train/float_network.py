@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from qcompile.errors import UsageError
 from qcompile.train.curves import Epoch
+from qcompile.train.local_attention import LocalAttention2d
 from qcompile.train.loop import rate_at
 from qcompile.train.losses import Loss
 from qcompile.train.options import TrainOptions
@@ -215,6 +216,7 @@ def export_onnx(module: nn.Module, shape: Shape) -> bytes:
         shape: of the input, such as (1, 3, 96, 144).
     """
     device = next(module.parameters()).device
+    has_attention = any(isinstance(layer, LocalAttention2d) for layer in module.modules())
     module.eval()
     with tempfile.TemporaryDirectory(prefix="qcompile-") as folder, warnings.catch_warnings():
         # The exporter without further dependencies warns that there is a newer one.
@@ -227,6 +229,7 @@ def export_onnx(module: nn.Module, shape: Shape) -> bytes:
             input_names=[INPUT],
             output_names=[OUTPUT],
             opset_version=OPSET,
+            custom_opsets={"qcompile": 1} if has_attention else None,
             # Else the exporter multiplies batch norms into convolutions.
             training=torch.onnx.TrainingMode.PRESERVE,
             do_constant_folding=False,
