@@ -13,6 +13,7 @@ estimate of the compiler stands beside. Prints Markdown.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -43,6 +44,7 @@ from qcompile.hw.matrix_vector import MatrixVector
 from qcompile.hw.products import Products
 from qcompile.hw.reduce_max import ReduceMax
 from qcompile.hw.requantize import Requantize
+from qcompile.hw.softmax import Softmax
 from qcompile.hw.streams import TensorStream
 from qcompile.hw.window import Window
 from qcompile.numerics import Requantize as Epilogue
@@ -134,7 +136,13 @@ def requantize(sums: TensorStream, lanes: int, output: IntType = U6) -> Requanti
     biases = tuple(int(b) for b in random.integers(-(1 << shift), 1 << shift, sums.channels))
     limits = sums.element.range
     epilogue = Epilogue(
-        multipliers, biases, (shift,), output.low, output.high, (limits.low,), (limits.high,)
+        multipliers,
+        biases,
+        (shift,),
+        (output.low,),
+        (output.high,),
+        (limits.low,),
+        (limits.high,),
     )
     return Requantize(sums, epilogue, output, lanes)
 
@@ -165,6 +173,13 @@ def layer() -> tuple[Block, ...]:
     return (window(), unit, requantize(unit.outputs[0], 1))
 
 
+def softmax(channels: int, lanes: int) -> Softmax:
+    """Probabilities of 8 bits from codes of 8 bits, of which 16 are one e-fold."""
+    powers = tuple(round(2**15 * math.exp(-code / 16)) for code in range(179))
+    stream = tensor(channels, lanes, IntType(8))
+    return Softmax(stream, stream.groups, powers, 255, IntType(8, False))
+
+
 HEAD = (
     *("block", "LUT est.", "LUT4", "FF", "EBR", "MULT18", "Fmax, MHz"),
     *("xc7 LUT", "xc7 FF", "RAMB18", "DSP48"),
@@ -193,6 +208,8 @@ CASES = (
     Case("LinearResize x2, 4 lanes of 6 bits, width 128 -> 256", resize),
     single("Lookup 6 -> 6 bits, 8 lanes", lambda: Lookup(tensor(16, 8), TABLE, 0, U6)),
     single("ArgMax 4 channels at once", lambda: ArgMax(tensor(4, 4), IntType(2, False))),
+    single("Softmax of 4 classes of 8 bits, at once", lambda: softmax(4, 4)),
+    single("Softmax of 16 classes of 8 bits, one at a time", lambda: softmax(16, 1)),
     single("Fifo 48 bits x 16", lambda: Fifo(tensor(8, 8), 16)),
     single("Fifo 48 bits x 512", lambda: Fifo(tensor(8, 8), 512)),
     single("Gearbox 2 -> 8 lanes of 6 bits", lambda: Gearbox(tensor(16, 2), 8)),

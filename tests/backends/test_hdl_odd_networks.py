@@ -142,8 +142,13 @@ def norm() -> onnx.ModelProto:
 
 
 def softmax() -> onnx.ModelProto:
+    net = Net({"image": (1, 2, 5, 7)})
+    return net.model(net.add("Softmax", net.conv(net.block("image", 3), 6), axis=1))
+
+
+def softmax_of_rows() -> onnx.ModelProto:
     net = Net({"image": (1, 4, 8, 8)})
-    return net.model(net.add("Softmax", net.conv("image", 4), axis=1))
+    return net.model(net.add("Softmax", net.conv("image", 4), axis=2))
 
 
 def volume() -> onnx.ModelProto:
@@ -176,7 +181,15 @@ def plain() -> onnx.ModelProto:
 
 Maker = Callable[[], onnx.ModelProto]
 
-QUICK: tuple[Maker, ...] = (one_pixel, one_row, same_value_twice, apart, odd_names, only_a_concat)
+QUICK: tuple[Maker, ...] = (
+    one_pixel,
+    one_row,
+    same_value_twice,
+    apart,
+    odd_names,
+    only_a_concat,
+    softmax,
+)
 SLOW: tuple[Maker, ...] = (
     one_column,
     prime_channels,
@@ -189,7 +202,7 @@ REFUSED: Mapping[str, tuple[Maker, str]] = {
     "unused input": (unused_input, "extra': is read by nothing; remove it"),
     "identity": (identity, "has no operator to build"),
     "norm": (norm, "needs the whole map before its first result"),
-    "softmax": (softmax, "Softmax '/softmax1': has no block; use --output-kind"),
+    "softmax": (softmax_of_rows, "Softmax '/softmax1': runs along axis 2; use axis 1 (channels)"),
     "volume": (volume, "has 5 axes"),
     "transposed": (transposed, "Transpose '/transpose1': moves axes"),
     "reshaped": (reshaped, "Reshape '/reshape2': moves pixels"),

@@ -20,12 +20,13 @@ from qcompile.hw.lookup import Lookup as LookupBlock
 from qcompile.hw.multiply import Multiply
 from qcompile.hw.products import MultiplierSize
 from qcompile.hw.requantize import Requantize
+from qcompile.hw.softmax import Softmax as SoftmaxBlock
 from qcompile.hw.stage import Fold, Stage
 from qcompile.hw.streams import TensorStream, WindowStream
 from qcompile.hw.take import Take
 from qcompile.hw.window import Window
 from qcompile.numerics import Thresholds
-from qcompile.ops import Add, Affine, ArgMax, Lookup, Mul, Rescale, SumOp, Threshold
+from qcompile.ops import Add, Affine, ArgMax, Lookup, Mul, Rescale, Softmax, SumOp, Threshold
 from qcompile.types import Array
 
 
@@ -219,3 +220,34 @@ class ThresholdPlanner:
         epilogue = Thresholds(((first,),), 0)
         block = Requantize(source, epilogue, graph.output_type(op).integer, source.lanes)
         return Stage(op, (op.inputs[0],), (block,), fold, (identity_demand(source),))
+
+
+class SoftmaxPlanner:
+    """The softmax over the channels of each pixel."""
+
+    def refusal(self, graph: Graph, op: Op) -> Unsupported | None:
+        assert isinstance(op, Softmax)
+        kind = graph.types[op.inputs[0]]
+        if op.axis != 1 or kind.rank == 3:
+            return refuse(op, f"runs along axis {op.axis}", "use axis 1 (channels), or --target c")
+        if len(op.inputs) > 1:
+            return refuse(op, "leaves elements out by a mask", "use --target c")
+        return None
+
+    def folds(self, graph: Graph, op: Op) -> Sequence[Fold]:
+        return channel_folds(graph, op)
+
+    def stage(self, graph: Graph, op: Op, fold: Fold, multiplier: MultiplierSize | None) -> Stage:
+        assert isinstance(op, Softmax)
+        source = tensor_stream(graph.types[op.inputs[0]], fold.simd)
+        target = graph.output_type(op).integer
+        block = SoftmaxBlock(source, source.groups, trimmed(op.table), op.levels, target)
+        return Stage(op, (op.inputs[0],), (block,), fold, (identity_demand(source),))
+
+
+def trimmed(powers: Sequence[int]) -> tuple[int, ...]:
+    """A table that stands for its last entry from the end on, without repetitions of that."""
+    last = len(powers) - 1
+    while last and powers[last - 1] == powers[-1]:
+        last -= 1
+    return tuple(powers[: last + 1])

@@ -85,6 +85,7 @@ _ECP5 = _Library(
         "ReduceMax": (1.12, 1.44),
         "Registers": (0.6, 1.0),
         "Requantize": (1.16, 0.71),
+        "Softmax": (1.62, 0.81),
         "Window": (1.05, 1.2),
     },
 )
@@ -124,6 +125,7 @@ _XILINX = _Library(
         "Multiply": (1.34, 0.12),
         "Registers": (0.5, 1.0),
         "Requantize": (1.28, 0.48),
+        "Softmax": (1.68, 0.74),
         "Window": (1.01, 0.73),
     },
 )

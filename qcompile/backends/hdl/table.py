@@ -12,6 +12,7 @@ from qcompile.backends.hdl.elementwise import (
     BinaryPlanner,
     LookupPlanner,
     RescalePlanner,
+    SoftmaxPlanner,
     ThresholdPlanner,
 )
 from qcompile.backends.hdl.movement import (
@@ -43,6 +44,7 @@ PLANNERS: Mapping[type[Op], Planner] = {
     ops.DepthToSpace: DepthToSpacePlanner(),
     ops.Lookup: LookupPlanner(),
     ops.ArgMax: ArgMaxPlanner(),
+    ops.Softmax: SoftmaxPlanner(),
     ops.Threshold: ThresholdPlanner(),
 }
 """The operators that become blocks."""
@@ -55,7 +57,6 @@ REFUSED: Mapping[type[Op], tuple[str, str]] = {
     ops.LocalAttention2d: ("has no block", "use --target c"),
     ops.MaxPoolIndex: ("has no block", "use Resize or ConvTranspose instead of MaxUnpool"),
     ops.MaxUnpool: ("has no block", "use Resize or ConvTranspose instead"),
-    ops.Softmax: ("has no block", "use --output-kind logits or classes"),
     ops.BatchMatMul: (
         "multiplies two computed tensors, which a stream does not keep",
         "use --target c; attention over windows: LocalAttention2d",
