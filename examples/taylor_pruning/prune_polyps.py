@@ -105,7 +105,6 @@ L1 = Method("l1", PruneMethod.L1)
 L1_LAYERS = Method("l1 layer by layer", PruneMethod.L1, scope=PruneScope.LAYER)
 ERROR = Method("error", PruneMethod.ERROR)
 TAYLOR = taylor(TaylorOf.OUTPUT, TaylorMode.ABSOLUTE)
-LOSS = taylor(TaylorOf.LOSS, TaylorMode.SQUARED)
 MODES = tuple(taylor(of, mode) for of in TaylorOf for mode in TaylorMode)
 RAW = tuple(taylor(TaylorOf.LOSS, mode, raw=True) for mode in TaylorMode)
 SHARES = (75, 50, 40, 30)
@@ -144,8 +143,10 @@ class Settings:
     def runs(self) -> Iterator[tuple[Cell, int]]:
         """Each training, with its seed."""
         for seed in self.seeds:
-            for cell in self.repeated if seed != self.seeds[0] else self.tuned:
+            for cell in self.repeated:
                 yield cell, seed
+        for cell in self.single:
+            yield cell, self.seeds[0]
 
 
 METHODS = (L1, L1_LAYERS, ERROR, *MODES, *RAW)
@@ -156,10 +157,9 @@ FULL = Settings(
     ),
     repeated=(WHOLE, *(Cell(method, 50) for method in (TAYLOR, L1_LAYERS, ERROR))),
     single=(
-        *(Cell(method, share) for method in (TAYLOR, L1_LAYERS, ERROR) for share in (75, 40, 30)),
+        *(Cell(method, share) for share in (30, 40, 75) for method in (TAYLOR, L1_LAYERS)),
+        Cell(ERROR, 30),
         Cell(L1, 50),
-        Cell(LOSS, 50),
-        *(Cell(method, 50, refit=False) for method in (TAYLOR, L1_LAYERS)),
     ),
     compiled=(
         *(Cell(TAYLOR, share) for share in SHARES),
