@@ -28,6 +28,7 @@ from qcompile.options import (
     InputChoice,
     OutputKind,
     RangeMethod,
+    Taps,
     TernaryTanhForm,
     parse_input_shape,
     parse_numbers,
@@ -188,6 +189,11 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
     help="Run what was written (the C, the accelerator) and compare it with the simulator.",
 )
 @click.option(
+    "--taps",
+    type=_values(Taps),
+    help="Write the integer attention maps of the first inputs, and show them in the report.",
+)
+@click.option(
     "--dump-ir",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -330,6 +336,7 @@ def options_of(given: dict[str, Any]) -> CompileOptions:
         "effort": Effort,
         "range_method": RangeMethod,
         "ternary_tanh": TernaryTanhForm,
+        "taps": Taps,
         "fifos": FifoPolicy,
         "onnx_input": OnnxInput,
         "onnx_weights": OnnxWeights,

@@ -30,6 +30,7 @@ from qcompile.options import (
     LayerOverride,
     OutputKind,
     RangeMethod,
+    Taps,
     Target,
     TernaryTanhForm,
     parse_numbers,
@@ -88,6 +89,7 @@ OPTION_KEYS = (
     "separate_weights",
     "mcu",
     "verify",
+    "taps",
     "device",
     "fifos",
     "synth",
@@ -243,7 +245,7 @@ def options_table(options: CompileOptions) -> dict[str, Any]:
     if options.target.value in ONNX_TARGETS:
         keys = (*keys, *ONNX_DEFAULTS)
     plain = CompileOptions()
-    where_changed = ("ternary_tanh", *REPORTED_DATA)
+    where_changed = ("ternary_tanh", "taps", *REPORTED_DATA)
     keys += tuple(key for key in where_changed if getattr(options, key) != getattr(plain, key))
     for key in keys:
         value = getattr(options, key)
@@ -324,6 +326,7 @@ def _option(key: str, value: Any, where: str, folder: Path) -> Any:
         ("effort", Effort),
         ("range_method", RangeMethod),
         ("ternary_tanh", TernaryTanhForm),
+        ("taps", Taps),
         ("fifos", FifoPolicy),
         ("onnx_input", OnnxInput),
         ("onnx_weights", OnnxWeights),

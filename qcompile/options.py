@@ -101,6 +101,12 @@ class TernaryTanhForm(enum.Enum):
     SOFT = "soft"
 
 
+class Taps(enum.Enum):
+    """What inner tensors are written for people to look at: the maps of attention."""
+
+    ATTENTION = "attention"
+
+
 class Effort(enum.Enum):
     """How much work goes into keeping the result.
 
@@ -123,6 +129,7 @@ _CHOICES: Mapping[str, type[enum.Enum]] = {
     "range_method": RangeMethod,
     "ternary_tanh": TernaryTanhForm,
     "effort": Effort,
+    "taps": Taps,
     "fifos": FifoPolicy,
     **DATA_CHOICES,
     "onnx_input": OnnxInput,
@@ -249,6 +256,7 @@ class CompileOptions(DataOptions):
     prune_importance: Path | None = None
     config: Path | None = None
     verify: bool = False
+    taps: Taps | None = None
     dump_ir: Path | None = None
     report: Path | None = None
     entry: str = "model"

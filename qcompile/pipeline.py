@@ -24,10 +24,10 @@ from qcompile.data import (
     reading_options,
     shape_from_images,
 )
-from qcompile.errors import QCompileError
+from qcompile.errors import QCompileError, UsageError
 from qcompile.evaluate import Evaluation, Judging, evaluate
 from qcompile.feeds import float_feed, input_specs, integer_feed
-from qcompile.graph import Graph
+from qcompile.graph import Graph, Stage
 from qcompile.importer import declared_shapes, import_model
 from qcompile.options import CompileOptions, Effort, InputChoice, TernaryTanhForm
 from qcompile.passes.absorb_quantizers import AbsorbQuantizers
@@ -72,6 +72,7 @@ from qcompile.printer import print_graph
 from qcompile.prune_options import AUTO, prunes
 from qcompile.pruning import compress, keep_gate, make_pruner, pruning_summary
 from qcompile.quantization import Quantization, resolved_effort
+from qcompile.report.attention import AttentionMaps, collect_attention
 from qcompile.report.document import build_report
 from qcompile.report.histograms import OutputHistograms, layer_histograms
 from qcompile.report.layers import layer_rows, measure_fidelity
@@ -83,6 +84,7 @@ from qcompile.search.mean_bits import mean_bits_plan
 from qcompile.search.run import search_widths
 from qcompile.search.trade_off_table import trade_off_points
 from qcompile.search.width_reasons import width_reasons
+from qcompile.sim.attention_maps import attention_layers
 from qcompile.targets import emit
 from qcompile.types import Array, Shape
 
@@ -203,6 +205,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
     check_quantised(imported, options)
     with run.timed("simplify"):
         simplified = run_passes(imported, simplify_passes(options), run.dump)
+    check_taps(simplified, options)
     details: dict[str, object] = {}
     compressed = simplified
     if prunes(options):
@@ -264,6 +267,13 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
         with run.timed("verify"):
             inputs = [*feeds[:VERIFY_INPUTS], *random_feeds(integer, options.seed)]
             details |= emitted.verify(inputs)
+    attention: AttentionMaps | None = None
+    if options.taps is not None:
+        check_taps(integer, options)
+        with run.timed("attention"):
+            attention = collect_attention(
+                integer, feeds, source.feeds[0], source.origin == "generated"
+            )
     with run.timed("evaluate"):
         evaluation = _evaluate(simplified, integer, source, specs, options, run)
     with run.timed("report"):
@@ -298,6 +308,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             trade_off=() if searched is None else trade_off_points(searched),
             width_reasons=() if searched is None else width_reasons(searched),
             ternary=ternary_summary(integer, zeros, hardened),
+            attention=attention,
         )
     return CompileResult(
         options,
@@ -341,6 +352,24 @@ class _Run:
         if name == "start" and self.dumps:
             return  # the result of the passes before
         self.dumps[f"{len(self.dumps):02d}-{name}.txt"] = print_graph(graph)
+
+
+def check_taps(graph: Graph, options: CompileOptions) -> None:
+    """
+    Raises:
+        UsageError: attention maps are asked for and there is no attention (in integers).
+    """
+    if options.taps is None or attention_layers(graph):
+        return
+    if graph.stage is Stage.INTEGER:
+        raise UsageError(
+            "--taps attention: all attention of the network is computed in floats; give its layers "
+            "fewer than 32 bits, or leave --taps out"
+        )
+    raise UsageError(
+        "--taps attention: the network has no attention (no LocalAttention2d, and no Softmax whose "
+        "result a product of two computed tensors reads); leave --taps out"
+    )
 
 
 def input_shapes(model: Path, options: CompileOptions) -> Mapping[str, Shape]:

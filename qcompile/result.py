@@ -63,6 +63,7 @@ class CompileResult:
             **self.artifacts.files,
             **({} if self.searched is None else trade_off_files(self.searched)),
             **scores,
+            **({} if self.report.attention is None else self.report.attention.files()),
             "report.json": self.report.to_json(),
             "report.md": to_markdown(self.report),
             "report.html": to_html(self.report),

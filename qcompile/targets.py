@@ -19,7 +19,8 @@ from qcompile.graph import Graph
 from qcompile.onnx_options import ONNX_TARGETS
 from qcompile.options import CompileOptions, Target
 from qcompile.report.hardware import HardwareReport
-from qcompile.sim.compare import compare_runs
+from qcompile.sim.attention_maps import attention_maps
+from qcompile.sim.compare import compare_arrays, compare_runs
 from qcompile.sim.executor import Executor
 from qcompile.sim.file import load_network, network_bytes
 from qcompile.sim.vectors import vectors_bytes
@@ -129,6 +130,11 @@ class EmittedNetwork:
         executor = Executor(self.graph)
         for feed in feeds:
             expected = executor.run(feed, taps="all")
+            maps = attention_maps(reloaded.graph, feed)
+            for name, wanted in attention_maps(self.graph, feed).items():
+                other = compare_arrays(name, "attention", wanted, maps[name])
+                if other is not None:
+                    raise VerificationError(f"the network file differs at {other}")
             difference = compare_runs(expected, reloaded.run(feed, taps="all"), self.graph)
             if difference is not None:
                 raise VerificationError(f"the network file differs at {difference}")
@@ -174,6 +180,11 @@ def emit(
             VECTORS_FILE: vectors_bytes(graph, vectors),
         }
         return EmittedNetwork(graph, Artifacts(files))
-    backend = CBackend(options.entry, options.separate_weights, mcu=options.mcu)
+    backend = CBackend(
+        options.entry,
+        options.separate_weights,
+        mcu=options.mcu,
+        keeps_attention=options.taps is not None,
+    )
     program = backend.emit(graph, metadata, vectors)
     return EmittedC(graph, program, footprint=measure(program) if options.mcu else None)

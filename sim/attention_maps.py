@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,21 +28,35 @@ def attention_layers(graph: Graph) -> tuple[LocalAttention2d | Softmax, ...]:
         for op in graph.ops
         if isinstance(op, LocalAttention2d | Softmax)
         and not (graph.stage is Stage.INTEGER and graph.output_type(op).is_float)
-        and (isinstance(op, LocalAttention2d) or any(products(graph, op)))
+        and (isinstance(op, LocalAttention2d) or any(True for _ in paths(graph, op)))
     )
 
 
-def products(graph: Graph, op: Op) -> Iterator[tuple[BatchMatMul, str]]:
-    """The products that the result of `op` enters, and the name it has there."""
-    waiting, seen = [op.output], set()
+@dataclass(frozen=True)
+class Path:
+    """How the weights of a softmax get into a product.
+
+    Attributes:
+        product: the one that they enter.
+        moves: the operators in between.
+        values: the weights, and what they are called after each of these.
+    """
+
+    product: BatchMatMul
+    moves: tuple[Op, ...]
+    values: tuple[str, ...]
+
+
+def paths(graph: Graph, op: Softmax) -> Iterator[Path]:
+    """The products that the weights of `op` enter."""
+    waiting: list[tuple[tuple[Op, ...], tuple[str, ...]]] = [((), op.outputs)]
     while waiting:
-        value = waiting.pop()
-        for reader in graph.consumers[value]:
+        moves, values = waiting.pop()
+        for reader in graph.consumers.get(values[-1], ()):
             if isinstance(reader, BatchMatMul):
-                yield reader, value
-            elif isinstance(reader, PASSED) and reader.output not in seen:
-                seen.add(reader.output)
-                waiting.append(reader.output)
+                yield Path(reader, moves, values)
+            elif isinstance(reader, PASSED):
+                waiting.append(((*moves, reader), (*values, reader.output)))
 
 
 def attention_maps(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:

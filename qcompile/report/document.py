@@ -17,6 +17,7 @@ from qcompile.config import options_table
 from qcompile.evaluate import Evaluation
 from qcompile.graph import Graph
 from qcompile.options import CompileOptions
+from qcompile.report.attention import AttentionMaps, attention_json
 from qcompile.report.hardware import HardwareReport
 from qcompile.report.histograms import LayerHistograms
 from qcompile.report.layers import LayerRow
@@ -99,6 +100,7 @@ class Report:
         trade_off: the networks that a search compared; empty where none was made.
         width_reasons: why the chosen one has its widths; empty likewise.
         ternary: products, zeros and bytes of a network with ternary layers; None for others.
+        attention: the maps of `--taps attention`; None without.
     """
 
     version: str
@@ -121,6 +123,7 @@ class Report:
     trade_off: tuple[TradeOffPoint, ...] = ()
     width_reasons: tuple[WidthReason, ...] = ()
     ternary: TernarySummary | None = None
+    attention: AttentionMaps | None = None
 
     def to_json(self) -> str:
         """The text of `report.json`."""
@@ -150,6 +153,7 @@ class Report:
             "trade_off": [dataclasses.asdict(point) for point in self.trade_off],
             "width_reasons": [dataclasses.asdict(reason) for reason in self.width_reasons],
             "ternary": None if self.ternary is None else self.ternary.to_dict(),
+            "attention": attention_json(self.attention),
             "details": dict(self.details),
         }
 
@@ -177,6 +181,7 @@ def build_report(
     trade_off: tuple[TradeOffPoint, ...] = (),
     width_reasons: tuple[WidthReason, ...] = (),
     ternary: TernarySummary | None = None,
+    attention: AttentionMaps | None = None,
 ) -> Report:
     """Puts the totals together; arguments as the attributes of `Report` and `Totals`."""
     parameters = sum(int(data.size) for data in float_graph.constants.values())
@@ -214,6 +219,7 @@ def build_report(
         trade_off=trade_off,
         width_reasons=width_reasons,
         ternary=ternary,
+        attention=attention,
     )
 
 

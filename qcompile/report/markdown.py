@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from qcompile.config import option_text
+from qcompile.report.attention import ATTENTION_HEAD, attention_rows, attention_text
 from qcompile.report.columns import COLUMNS, safe_name
 from qcompile.report.document import Report
 from qcompile.report.footprint import footprint_lines
@@ -62,6 +63,14 @@ def to_markdown(report: Report) -> str:
         parts.append(
             "Inputs: ternary is -1, 0, 1; k/4 are quarters, as an average of 2 x 2 leaves them. "
             "Zero inputs: on the calibration inputs."
+        )
+    if report.attention is not None:
+        target = str(report.options.get("target"))
+        parts.append("## Attention maps")
+        parts.append(_sentence(attention_text(report.attention, report.verified, target)))
+        rows_of_maps = attention_rows(report.attention)
+        parts.append(
+            markdown_table(ATTENTION_HEAD, ((safe_name(row[0]), *row[1:]) for row in rows_of_maps))
         )
     parts.append("## Layers")
     parts.append(

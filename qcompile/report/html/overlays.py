@@ -132,7 +132,7 @@ def mask_address(classes: Array) -> str:
     shown = np.where(classes > 0, (classes - 1) % len(CLASS_COLOURS) + 1, 0)
     edge = _edges(classes) & (classes > 0)
     count = len(CLASS_COLOURS)
-    return _palette_address(
+    return palette_address(
         np.where(edge, shown + count, shown),
         [*CLASS_COLOURS, *CLASS_COLOURS],
         [FILL_ALPHA] * count + [EDGE_ALPHA] * count,
@@ -146,7 +146,7 @@ def difference_address(real: Array, found: Array) -> str:
     places[(real > 0) & (found == 0)] = 2
     places[(real == 0) & (found > 0)] = 3
     places[(real > 0) & (found > 0) & (real != found)] = 4
-    return _palette_address(
+    return palette_address(
         places, ["#ffffff", LOST, ADDED, OTHER], [AGREED_ALPHA, *[CHANGE_ALPHA] * 3]
     )
 
@@ -163,7 +163,7 @@ def _edges(classes: Array) -> Array:
     return edge
 
 
-def _palette_address(places: Array, colours: Sequence[str], alphas: Sequence[int]) -> str:
+def palette_address(places: Array, colours: Sequence[str], alphas: Sequence[int]) -> str:
     """Index 0 is transparent, index i has the i-th colour."""
     image = Image.fromarray(places.astype(np.uint8), mode="P")
     channels = [0, 0, 0]

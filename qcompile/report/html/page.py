@@ -12,6 +12,7 @@ from qcompile.config import option_text
 from qcompile.data_options import DiceOver
 from qcompile.report.columns import COLUMNS, NOTHING
 from qcompile.report.document import Report
+from qcompile.report.html.attention import attention_picture, heat_colours
 from qcompile.report.html.dice import dice_picture
 from qcompile.report.html.hardware import hardware_picture
 from qcompile.report.html.histograms import histogram_picture
@@ -60,6 +61,10 @@ def to_html(report: Report) -> str:
             dice=dice_picture(report),
             several=report.evaluation is not None and len(report.evaluation.float_scores) > 1,
             overlays=overlays(report),
+            attention=attention_picture(
+                report.attention, report.verified, str(report.options.get("target"))
+            ),
+            heat=heat_colours(),
             network=network_picture(report) if report.layers else None,
             modes=modes(report),
             layers=layers_picture(report),
