@@ -404,7 +404,7 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--epoch-steps", type=int, default=0, help="steps in an epoch at most")
     add("--batch", type=int, default=8)
-    add("--distill", type=float, default=1.0, help="weight of the float network's opinion")
+    add("--distill", type=float, default=4.0, help="weight of the float network's opinion")
     add("--class-weights", default="", help="X,X... or balanced")
     add("--effort", default="normal", help="of quantisation before training")
     add("--base", type=int, default=16, help="channels of the first level")
