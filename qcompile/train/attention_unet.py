@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from qcompile.train.local_attention import LocalAttention2d
+from qcompile.train.nearest_unet import NearestUNet
 
 KERNEL = 3
 
 
-class AttentionUNet(nn.Module):
+class AttentionUNet(NearestUNet):
     """[N, channels, H, W] to logits [N, classes or 1, H, W]; H and W are multiples of 2**depth.
 
     Every level has two times attention over a 3x3 window (or 3x3 convolution), batch norm, ReLU, as
     in Sathish, Khare and Sheet 2022 (arXiv 2209.15287), who replaced every convolution of SUMNet.
-    Maximum on the way down, nearest neighbour and concatenation on the way up.
     """
 
     def __init__(
@@ -42,37 +41,19 @@ class AttentionUNet(nn.Module):
         Raises:
             ValueError: heads that do not divide the channels.
         """
-        super().__init__()
-        self.heads = heads if attention else 0
-        widths = [base << level for level in range(depth + 1)]
+
+        def block(inputs: int, outputs: int) -> nn.Sequential:
+            layers: list[nn.Module] = []
+            for count in (inputs, outputs):
+                if attention:
+                    layers.append(LocalAttention2d(count, outputs, KERNEL, heads))
+                else:
+                    layers.append(nn.Conv2d(count, outputs, KERNEL, padding=1, bias=False))
+                layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
+            return nn.Sequential(*layers)
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.down = nn.ModuleList(
-                self._block(inputs, outputs)
-                for inputs, outputs in zip([channels, *widths[:-1]], widths, strict=True)
+            super().__init__(
+                channels, base, depth, block, block, lambda: nn.Conv2d(base, classes, 1)
             )
-            self.up = nn.ModuleList(
-                self._block(3 * width, width) for width in reversed(widths[:-1])
-            )
-            self.head = nn.Conv2d(base, classes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        skips: list[Tensor] = []
-        for level, block in enumerate(self.down):
-            x = block(functional.max_pool2d(x, 2) if level else x)
-            skips.append(x)
-        for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
-            larger = functional.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = block(torch.cat([skip, larger], dim=1))
-        result: Tensor = self.head(x)
-        return result
-
-    def _block(self, inputs: int, outputs: int) -> nn.Sequential:
-        layers: list[nn.Module] = []
-        for channels in (inputs, outputs):
-            if self.heads:
-                layers.append(LocalAttention2d(channels, outputs, KERNEL, self.heads))
-            else:
-                layers.append(nn.Conv2d(channels, outputs, KERNEL, padding=1, bias=False))
-            layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
-        return nn.Sequential(*layers)

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from qcompile.errors import UsageError
+from qcompile.train.nearest_unet import NearestUNet
 from qcompile.train.ternary_layers import ByteConv2d, Continuation, TernaryConv2d, TernaryTanh
 
 
@@ -40,11 +40,11 @@ class UNetShape:
                 raise UsageError(f"U-Net: {name} {value} is too small; use {least} or more")
 
 
-class TernaryUNet(nn.Module):
+class TernaryUNet(NearestUNet):
     """[N, channels, H, W] to logits [N, outputs, H, W]; H and W are multiples of 2**depth.
 
-    Every level has two times 3x3 convolution, batch norm, activation. Maximum on the way down,
-    nearest neighbour on the way up: an average or a bilinear one would leave -1, 0 and 1. The first
+    Every level has two times 3x3 convolution, batch norm, activation. On the way down and up values
+    are chosen and copied: an average or a bilinear one would leave -1, 0 and 1. The first
     convolution, which sees pixels, and the head have weights of 8 bits; all others read and
     multiply nothing but -1, 0 and 1. What the head reads comes from a ReLU, as published.
     """
@@ -59,48 +59,33 @@ class TernaryUNet(nn.Module):
                 with ReLU.
             seed: of the weights at the start. torch's own generator is left alone.
         """
-        super().__init__()
-        self.shape = shape
-        self.continuation = continuation
-        widths = [shape.base << level for level in range(shape.depth + 1)]
+        is_float = continuation is None
+        convolution = nn.Conv2d if is_float else TernaryConv2d
+        ends = nn.Conv2d if is_float else ByteConv2d
+
+        def block(inputs: int, outputs: int, first: type[nn.Conv2d] = convolution) -> nn.Sequential:
+            layers: list[nn.Module] = []
+            for kind, channels in ((first, inputs), (convolution, outputs)):
+                layers.append(kind(channels, outputs, 3, padding=1, bias=False))
+                layers.append(nn.BatchNorm2d(outputs))
+                layers.append(nn.ReLU() if continuation is None else TernaryTanh(continuation))
+            return nn.Sequential(*layers)
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.down = nn.ModuleList(
-                self._block(inputs, outputs, level == 0)
-                for level, (inputs, outputs) in enumerate(
-                    zip([shape.channels, *widths[:-1]], widths, strict=True)
-                )
+            super().__init__(
+                shape.channels,
+                shape.base,
+                shape.depth,
+                lambda inputs, outputs: block(inputs, outputs, ends),
+                block,
+                lambda: ends(shape.base, shape.outputs, 1),
             )
-            self.up = nn.ModuleList(
-                self._block(3 * width, width, False) for width in reversed(widths[:-1])
-            )
-            self.up[-1][-1] = nn.ReLU()
-            head = nn.Conv2d if continuation is None else ByteConv2d
-            self.head = head(shape.base, shape.outputs, 1)
             for layer in self.modules():
                 if isinstance(layer, nn.Conv2d):
                     nn.init.xavier_normal_(layer.weight, math.sqrt(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        skips: list[Tensor] = []
-        for level, block in enumerate(self.down):
-            x = block(functional.max_pool2d(x, 2) if level else x)
-            skips.append(x)
-        for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
-            larger = functional.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = block(torch.cat([skip, larger], dim=1))
-        result: Tensor = self.head(x)
-        return result
-
-    def _block(self, inputs: int, outputs: int, is_first: bool) -> nn.Sequential:
-        layers: list[nn.Module] = []
-        for place, channels in enumerate((inputs, outputs)):
-            kind = nn.Conv2d
-            if self.continuation is not None:
-                kind = ByteConv2d if is_first and place == 0 else TernaryConv2d
-            layers.append(kind(channels, outputs, 3, padding=1, bias=False))
-            layers.append(nn.BatchNorm2d(outputs))
-            layers.append(
-                nn.ReLU() if self.continuation is None else TernaryTanh(self.continuation)
-            )
-        return nn.Sequential(*layers)
+        last = self.up[-1]
+        assert isinstance(last, nn.Sequential)
+        last[-1] = nn.ReLU()
+        self.shape = shape
+        self.continuation = continuation

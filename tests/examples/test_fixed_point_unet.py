@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -17,20 +16,15 @@ import torch
 
 from qcompile.errors import UsageError
 from qcompile.train.float_network import export_onnx
+from tests.examples.scripts import EXAMPLES, load_script
 from tests.train.toy import write_data
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples/fixed_point_unet/fixed_point_unet.py"
+SCRIPT = EXAMPLES / "fixed_point_unet/fixed_point_unet.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fixed_point_unet", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def test_network(script: ModuleType, tmp_path: Path) -> None:

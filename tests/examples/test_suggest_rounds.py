@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,18 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples/quantized_fcn"
+from tests.examples.scripts import EXAMPLES, load_script
+
+FOLDER = EXAMPLES / "quantized_fcn"
 METRICS = ("dice", "f1", "object_dice", "object_hausdorff")
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(FOLDER / f"{name}.py")
 
 
 def cell(way: str, share: int, seed: int, dice: float) -> dict[str, Any]:

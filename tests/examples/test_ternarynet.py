@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,20 +11,15 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from tests.examples.scripts import EXAMPLES, load_script
 from tests.train.toy import write_data
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples/ternarynet/ternarynet.py"
+SCRIPT = EXAMPLES / "ternarynet/ternarynet.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ternarynet", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def test_errors(tmp_path: Path) -> None:
