@@ -155,10 +155,10 @@ FULL = Settings(
         *(Cell(method, share, refit=False) for method in METHODS for share in SHARES),
         *(Cell(method, 50) for method in METHODS),
     ),
-    repeated=(WHOLE, *(Cell(method, 50) for method in (TAYLOR, L1_LAYERS, ERROR))),
+    repeated=(WHOLE, *(Cell(method, 50) for method in (TAYLOR, L1_LAYERS))),
     single=(
         *(Cell(method, share) for share in (30, 40, 75) for method in (TAYLOR, L1_LAYERS)),
-        Cell(ERROR, 30),
+        *(Cell(ERROR, share) for share in (50, 30)),
         Cell(L1, 50),
     ),
     compiled=(
