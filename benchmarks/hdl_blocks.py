@@ -25,13 +25,19 @@ import numpy as np
 from amaranth.back import verilog
 from amaranth.lib import wiring
 
+from qcompile.backends.hdl.assemble import assemble
+from qcompile.backends.hdl.attention import LocalAttentionPlanner
 from qcompile.backends.hdl.estimates import estimate, total
 from qcompile.backends.hdl.netlist import Area
 from qcompile.backends.hdl.patterns import linear_axis
 from qcompile.backends.hdl.synthesize import Synthesis, synthesize
 from qcompile.devices import DEVICES
+from qcompile.graph import Graph
+from qcompile.graph import Stage as GraphStage
 from qcompile.hw.accelerator import Accelerator
 from qcompile.hw.arg_max import ArgMax
+from qcompile.hw.attention_scores import AttentionScores
+from qcompile.hw.attention_sums import AttentionSums
 from qcompile.hw.axis import sliding
 from qcompile.hw.block import Block
 from qcompile.hw.channel_weights import TapWeights
@@ -41,16 +47,18 @@ from qcompile.hw.fifo import Fifo
 from qcompile.hw.gearbox import Gearbox
 from qcompile.hw.lookup import Lookup
 from qcompile.hw.matrix_vector import MatrixVector
-from qcompile.hw.products import Products
+from qcompile.hw.products import MULTIPLIER_18, Products
 from qcompile.hw.reduce_max import ReduceMax
 from qcompile.hw.requantize import Requantize
 from qcompile.hw.softmax import Softmax
+from qcompile.hw.stage import Flow, Fold, Stage
 from qcompile.hw.streams import TensorStream
 from qcompile.hw.window import Window
 from qcompile.numerics import Requantize as Epilogue
 from qcompile.numerics import multiplier_and_shift
+from qcompile.ops import AttentionWidths, LocalAttention2d
 from qcompile.ops.linear_resize import LinearTaps
-from qcompile.types import IntType
+from qcompile.types import IntType, TensorType
 
 ROUTED, SYNTHESISED = DEVICES["ecp5-85k"], DEVICES["xc7z020"]
 CLOCK = 150.0
@@ -83,6 +91,21 @@ class Case:
 
     def estimated(self) -> Area:
         return total(estimate(block, ROUTED) for block in self.blocks())
+
+
+@dataclass(frozen=True)
+class StageCase(Case):
+    """A row of an operator: its blocks as an accelerator."""
+
+    stage: Callable[[], Stage]
+
+    def create(self) -> wiring.Component:
+        stage = self.stage()
+        inputs = dict(zip(stage.values, stage.inputs, strict=True))
+        return Accelerator(assemble(Flow(inputs, (stage,), (stage.op.output,)), {}, "case"))
+
+    def estimated(self) -> Area:
+        return total(estimate(block, ROUTED) for block in self.stage().all_blocks)
 
 
 def single(name: str, make: Callable[[], Block]) -> Case:
@@ -167,6 +190,38 @@ def resize() -> tuple[Block, ...]:
     return (gather, unit, requantize(unit.outputs[0], 1))
 
 
+def attention(pe: int, simd: int, channels: int = 32) -> Stage:
+    """One head over 3 x 3 windows in 8 bits, `channels` of queries, keys and values."""
+    element, shape = IntType(8), (1, channels, SIZE, SIZE)
+    kind = TensorType(shape, element)
+    relative = np.random.default_rng(3).integers(-200, 201, (channels, 3, 3))
+    powers = tuple(round(2**15 * math.exp(-entry / 64)) for entry in range(712))
+    sums = IntType.holding(element.range.scaled((1 << 14) + 4))
+    epilogue = Epilogue((1,), (1 << 13,), (14,), (-128,), (127,), (sums.low,), (sums.high,))
+    op = LocalAttention2d(
+        name="attention",
+        inputs=("q", "k", "v", "r"),
+        outputs=("y",),
+        kernel=(3, 3),
+        pads_begin=(1, 1),
+        pads_end=(1, 1),
+        widths=AttentionWidths(2, 6, powers, 1 << 14),
+        accumulator=sums,
+        epilogue=epilogue,
+    )
+    types = {name: kind for name in "qkvy"}
+    types["r"] = TensorType(relative.shape, IntType(9))
+    graph = Graph(
+        "case", GraphStage.INTEGER, ("q", "k", "v"), ("y",), (op,), types, {"r": relative}
+    )
+    return LocalAttentionPlanner().stage(graph, op, Fold(pe, simd), MULTIPLIER_18)
+
+
+def attention_block(kind: type[Block]) -> Block:
+    """One of the blocks of an attention."""
+    return next(block for block in attention(8, 8).blocks if isinstance(block, kind))
+
+
 def layer() -> tuple[Block, ...]:
     """A 3x3 convolution 16 -> 16 with its epilogue: window, matrix-vector unit, requantiser."""
     unit = matrix(Products.PACKED)
@@ -214,6 +269,17 @@ CASES = (
     single("Fifo 48 bits x 512", lambda: Fifo(tensor(8, 8), 512)),
     single("Gearbox 2 -> 8 lanes of 6 bits", lambda: Gearbox(tensor(16, 2), 8)),
     single("Gearbox 8 -> 2 lanes of 6 bits", lambda: Gearbox(tensor(16, 8), 2)),
+    single(
+        "Attention scores 3x3, 32 channels, SIMD 8, 8 x 8 bits",
+        lambda: attention_block(AttentionScores),
+    ),
+    single("Softmax of 9 scores of 23 bits, one in 4 cycles", lambda: attention_block(Softmax)),
+    single("Attention sums 3x3, PE 8, 8 bits", lambda: attention_block(AttentionSums)),
+    StageCase(
+        "Local attention 3x3, 32 channels, width 256, PE 8 x SIMD 8, a8",
+        tuple,
+        lambda: attention(8, 8),
+    ),
     Case("Convolution 3x3, 16 -> 16, width 256, PE 8 x SIMD 8, w4 a6, packed", layer),
 )
 

@@ -76,6 +76,7 @@ class _Link:
         delay: cycles through the FIFO and to another number of lanes.
         beats: cycles that the reader needs for a pixel.
         lead: cycles from taking a pixel to having gathered it.
+        release: cycles from having gathered an output to the room that it leaves.
         offered: when the reader could have each pixel.
         taken: when it takes it.
         waits: outputs that the reader must have gathered before each pixel.
@@ -93,6 +94,7 @@ class _Link:
     beats: int
     reader: _Node | None = None
     lead: int = 0
+    release: int = 0
     offered: list[int] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
     waits: list[int] = field(default_factory=list)
@@ -134,7 +136,7 @@ class _Link:
             if count > len(reader.gathered):
                 return None
             if count:
-                time = max(time, reader.gathered[count - 1] + reader.own.release + beats - 1)
+                time = max(time, reader.gathered[count - 1] + self.release + beats - 1)
         return time
 
     def offer(self, pixel: int, time: int) -> int | None:
@@ -262,7 +264,7 @@ class _Run:
             for port, value in enumerate(stage.values):
                 edge = Edge(value, stage.op.name, port)
                 link = self._link(edge, known[value], stage.inputs[port], depths)
-                link.lead = own.leads[port]
+                link.lead, link.release = own.leads[port], own.releases[port]
                 if not own.joins(port):
                     link.waits = own.room(port).tolist()
                 link.needs = own.rules[port].needs(FRAMES).tolist()
@@ -274,7 +276,7 @@ class _Run:
         self.nodes.reverse()
         for value, stream in flow.inputs.items():
             beats = stream.groups if cycles is None else max(stream.groups, cycles // stream.pixels)
-            own = StageTiming(stream.pixels, beats, 0, (), 0, 1, 0, (), ())
+            own = StageTiming(stream.pixels, beats, 0, (), 0, 1, (), (), ())
             node = self._node(own, stream, [], self.links[value])
             node.total = FRAMES * stream.pixels
 

@@ -21,8 +21,9 @@ import numpy as np
 from qcompile.hw.axis import AxisPattern
 from qcompile.hw.block import Block
 from qcompile.hw.raster_walk import RasterWalk, raster_walk
+from qcompile.hw.softmax import Softmax
 from qcompile.hw.stage import Flow, Stage
-from qcompile.hw.streams import TensorStream
+from qcompile.hw.streams import TensorStream, WindowStream
 from qcompile.hw.window import RELEASE_LATENCY
 from qcompile.types import Array
 
@@ -136,8 +137,8 @@ class StageTiming:
         leads: for each port the cycles from the last beat needed to the last beat gathered.
         tail: cycles through the pipeline.
         places: output pixels that the pipeline holds when it is stopped.
-        release: cycles from the last beat gathered of a pixel to room for another one (negative:
-            the beat is on its way longer than that).
+        releases: for each port the cycles from the last beat gathered of a pixel to room for
+            another one (negative: the beat is on its way longer than that).
         beats: for each port the cycles between two pixels: the beats of one.
         rules: for each port.
     """
@@ -148,7 +149,7 @@ class StageTiming:
     leads: tuple[int, ...]
     tail: int
     places: int
-    release: int
+    releases: tuple[int, ...]
     beats: tuple[int, ...]
     rules: tuple[PortRule, ...]
 
@@ -167,21 +168,42 @@ class StageTiming:
 
 
 def timing(stage: Stage) -> StageTiming:
-    """The cycle model of one stage, from the figures its blocks state."""
+    """The cycle model of one stage, from the figures its blocks state.
+
+    An output is gathered when it leaves the block that the last of the inputs enters.
+    """
     interval, gap = _interval(stage)
-    first, rest = stage.blocks[0], stage.blocks[1:]
-    gathering = interval - 1 if _walk(first) is not None else 0
+    joined = 1 + max(stage.entries, default=0)
     feeders = stage.feeders or ((),) * len(stage.values)
-    leads = tuple(
-        first.latency + gathering + sum(block.latency for block in chain) for chain in feeders
-    )
-    tail = sum(block.latency + _serial(block) for block in rest)
+    leads, releases = [], []
+    for port, chain in enumerate(feeders):
+        path = [*chain, *stage.blocks[stage.entry(port) : joined]]
+        lead = sum(block.latency for block in path)
+        gathers = _walk(path[0]) is not None and (not chain or _multiplies(path[0]))
+        releases.append(RELEASE_LATENCY - lead if gathers else 0)
+        spread = [_spread(block, interval) for block in stage.blocks[stage.entry(port) : joined]]
+        leads.append(lead + sum(spread) + (interval - 1 if chain and gathers else 0))
+    tail = sum(block.latency + _serial(block) for block in stage.blocks[joined:])
     beats = tuple(stream.groups for stream in stage.inputs)
     places = 1 + -(-tail // interval)
     pixels = stage.output.pixels
-    release = RELEASE_LATENCY - first.latency if _walk(first) is not None else 0
     rules = port_rules(stage)
-    return StageTiming(pixels, interval, gap, leads, tail, places, release, beats, rules)
+    return StageTiming(
+        pixels, interval, gap, tuple(leads), tail, places, tuple(releases), beats, rules
+    )
+
+
+def _multiplies(block: Block) -> bool:
+    """Whether more beats of a pixel leave a block than arrive."""
+    (source, *_), (target, *_) = block.inputs, block.outputs
+    return isinstance(target, WindowStream) and target.pixel_beats > getattr(source, "groups", 1)
+
+
+def _spread(block: Block, interval: int) -> int:
+    """Cycles from the first to the last beat of a pixel that a block sends when it has it whole."""
+    if isinstance(block, Softmax):
+        return (block.set_beats - 1) * block.interval
+    return interval - 1 if _walk(block) is not None else 0
 
 
 def _serial(block: Block) -> int:
@@ -195,7 +217,13 @@ def _serial(block: Block) -> int:
 def _interval(stage: Stage) -> tuple[int, int]:
     """Cycles an output pixel takes when its inputs have all arrived, and cycles lost a frame."""
     pixels = stage.output.pixels
-    interval, gap = 1, 0
+    expanded = (
+        block.outputs[0].beats // pixels
+        for chain in stage.feeders
+        for block in chain
+        if _multiplies(block)
+    )
+    interval, gap = max(expanded, default=1), 0
     for position, block in enumerate(stage.blocks):
         beats = max(stream.beats for stream in block.outputs) // pixels
         arriving = max(stream.beats for stream in block.inputs)
@@ -312,7 +340,7 @@ def _freed(own: StageTiming, port: int, gathered: Array) -> Array:
         together: Array = np.append(gathered, gathered[-1])[first] - own.leads[port]
         return together
     counts = own.room(port)
-    wait = own.release + own.beats[port] - 1
+    wait = own.releases[port] + own.beats[port] - 1
     return np.where(counts > 0, gathered[counts - 1] + wait, 0)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from qcompile.graph import Op
 from qcompile.hw.block import Block
-from qcompile.hw.streams import TensorStream
+from qcompile.hw.streams import Stream, TensorStream
 from qcompile.types import Array
 
 
@@ -26,16 +26,20 @@ class Fold:
 
 @dataclass(frozen=True)
 class Stage:
-    """The blocks of one operator: feeders, then a chain whose first block takes all inputs.
+    """The blocks of one operator: feeders of each input, then a chain that takes them all.
+
+    The first block of the chain takes the inputs, unless `entries` says that one joins later.
 
     Attributes:
         op: the operator; its output value is what the last block emits.
-        values: computed inputs, in the order of the first block's ports.
+        values: computed inputs, in the order of the ports of the blocks that take them.
         blocks: the chain.
         fold: the parallelism it was built with.
         feeders: for each input the blocks it passes first (broadcasting); empty if none does.
         demand: for each input, int64 [output pixels]: how many pixels of the input must have
             arrived before (the last beat of) an output pixel can leave.
+        entries: for each input which block of the chain takes it, behind what comes from the block
+            before; empty if the first one takes all.
     """
 
     op: Op
@@ -44,6 +48,15 @@ class Stage:
     fold: Fold
     demand: tuple[Array, ...]
     feeders: tuple[tuple[Block, ...], ...] = ()
+    entries: tuple[int, ...] = ()
+
+    def entry(self, port: int) -> int:
+        """Which block of the chain takes an input."""
+        return self.entries[port] if self.entries else 0
+
+    def entering(self, block: int) -> tuple[int, ...]:
+        """The inputs that a block of the chain takes."""
+        return tuple(port for port in range(len(self.values)) if self.entry(port) == block)
 
     @property
     def all_blocks(self) -> tuple[Block, ...]:
@@ -52,11 +65,15 @@ class Stage:
     @property
     def inputs(self) -> tuple[TensorStream, ...]:
         """What arrives for each of `values`."""
-        result = list(self.blocks[0].inputs)
+        result: dict[int, Stream] = {}
+        for index, block in enumerate(self.blocks):
+            carried = 1 if index else 0
+            result.update(zip(self.entering(index), block.inputs[carried:], strict=True))
         for port, chain in enumerate(self.feeders):
             if chain:
                 result[port] = chain[0].inputs[0]
-        return tuple(s for s in result if isinstance(s, TensorStream))
+        ordered = (result[port] for port in range(len(self.values)))
+        return tuple(s for s in ordered if isinstance(s, TensorStream))
 
     @property
     def output(self) -> TensorStream:
@@ -90,9 +107,11 @@ class Stage:
             for block in chain:
                 (fed,) = block.compute(frames[port])
                 frames = (*frames[:port], fed, *frames[port + 1 :])
-        for block in self.blocks:
-            frames = block.compute(*frames)
-        return self.output.from_beats(frames[0])
+        carried: tuple[Array, ...] = ()
+        for index, block in enumerate(self.blocks):
+            entering = (frames[port] for port in self.entering(index))
+            carried = block.compute(*carried, *entering)
+        return self.output.from_beats(carried[0])
 
 
 def raster_demand(rows_needed: Array, columns_needed: Array, width: int) -> Array:

@@ -105,6 +105,22 @@ class Net:
     def block_of_one(self, x: str, filters: int) -> str:
         return self.relu(self.conv(x, filters, 1))
 
+    def attention(
+        self, x: str, values: int, kernel: tuple[int, int], *, channels: int, **attributes: Any
+    ) -> str:
+        """Every pixel attends to the window around it; `channels` of queries and keys."""
+        inputs = [self.conv(x, count, 1) for count in (channels, channels, values)]
+        embeddings = self.constant(self.rng.standard_normal((channels, *kernel)) * 0.5)
+        return self.add(
+            "LocalAttention2d",
+            *inputs,
+            embeddings,
+            channels=values,
+            domain="qcompile",
+            kernel_shape=kernel,
+            **attributes,
+        )
+
     def model(self, *outputs: str) -> onnx.ModelProto:
         def info(name: str) -> onnx.ValueInfoProto:
             integer = name.startswith("argmax")
@@ -121,7 +137,7 @@ class Net:
             [info(name) for name in outputs],
             [numpy_helper.from_array(data, name) for name, data in self.constants.items()],
         )
-        opset = [helper.make_opsetid("", 17)]
+        opset = [helper.make_opsetid("", 17), helper.make_opsetid("qcompile", 1)]
         return helper.make_model(graph, opset_imports=opset, ir_version=8)
 
 
@@ -192,6 +208,35 @@ def several() -> onnx.ModelProto:
     return net.model(both, small, net.add("Sigmoid", net.conv(both, 1, 1)))
 
 
+def attended() -> onnx.ModelProto:
+    """Attention with heads instead of a convolution, and class probabilities."""
+    net = Net({"image": (1, 1, 7, 9)})
+    x = net.relu(net.attention(net.block("image", 4), 6, (3, 3), channels=4, heads=2))
+    return net.model(net.add("Softmax", net.conv(x, 3, 1), axis=1))
+
+
+def attended_by_channel() -> onnx.ModelProto:
+    """Windows of 5 x 3, a softmax for each channel, padding of its own, and a way round it."""
+    net = Net({"image": (1, 2, 6, 8)})
+    x = net.block("image", 4)
+    pads = {"mode": "per_channel", "pads": [2, 1, 2, 1], "scale": 0.5}
+    y = net.norm(net.attention(x, 4, (5, 3), channels=4, **pads))
+    return net.model(net.conv(net.relu(net.add("Add", x, y)), 2, 1))
+
+
+def attended_unet() -> onnx.ModelProto:
+    """Two levels, each with attention, in 3 x 3 and 5 x 5 windows."""
+    net = Net({"image": (1, 1, 12, 16)})
+    skip = net.relu(net.attention(net.block("image", 4), 4, (3, 3), channels=4))
+    x = net.relu(net.attention(net.pool(skip), 8, (5, 5), channels=8, heads=4))
+    return net.model(net.conv(net.concat(net.up(x, 4), skip), 3, 1))
+
+
+ATTENTION: Mapping[str, Callable[[], onnx.ModelProto]] = {
+    "attended": attended,
+    "attended_by_channel": attended_by_channel,
+    "attended_unet": attended_unet,
+}
 MODELS: Mapping[str, Callable[[], onnx.ModelProto]] = {
     "residual": residual,
     "transposed_unet": transposed_unet,

@@ -151,6 +151,38 @@ def softmax_of_rows() -> onnx.ModelProto:
     return net.model(net.add("Softmax", net.conv("image", 4), axis=2))
 
 
+def softmax_of_some() -> onnx.ModelProto:
+    """One of the classes is taken out by what is added to its scores."""
+    net = Net({"image": (1, 4, 8, 8)})
+    out = np.where(np.arange(4) == 2, -1e9, 0)[None, :, None, None]
+    scores = net.add("Add", net.conv("image", 4), net.constant(out))
+    return net.model(net.add("Softmax", scores, axis=1))
+
+
+def tokens() -> onnx.ModelProto:
+    """Every pixel attends to all of them, behind a layer norm."""
+    net = Net({"image": (1, 4, 6, 6)})
+    shape = net.constant([1, 4, 36], "int64")
+    x = net.add("Transpose", net.add("Reshape", net.conv("image", 4), shape), perm=[0, 2, 1])
+    x = net.add("LayerNormalization", x, net.constant(np.ones(4)), net.constant(np.zeros(4)))
+    scores = net.add("MatMul", x, net.add("Transpose", x, perm=[0, 2, 1]))
+    x = net.add("MatMul", net.add("Softmax", scores, axis=-1), x)
+    x = net.add("Transpose", x, perm=[0, 2, 1])
+    return net.model(net.add("Reshape", x, net.constant([1, 4, 6, 6], "int64")))
+
+
+def product_of_maps() -> onnx.ModelProto:
+    net = Net({"image": (1, 4, 6, 6)})
+    return net.model(net.add("MatMul", net.conv("image", 4), net.conv("image", 4, 1)))
+
+
+def filled() -> onnx.ModelProto:
+    net = Net({"image": (1, 4, 6, 6)})
+    where = net.constant(np.eye(6), "bool")
+    x = net.conv("image", 4)
+    return net.model(net.conv(net.add("Where", where, net.constant(0.5), x, channels=4), 2))
+
+
 def volume() -> onnx.ModelProto:
     net = Net({"image": (1, 1, 4, 4, 4)})
     weights = net.constant(net.rng.standard_normal((2, 1, 3, 3, 3)))
@@ -203,6 +235,13 @@ REFUSED: Mapping[str, tuple[Maker, str]] = {
     "identity": (identity, "has no operator to build"),
     "norm": (norm, "needs the whole map before its first result"),
     "softmax": (softmax_of_rows, "Softmax '/softmax1': runs along axis 2; use axis 1 (channels)"),
+    "softmax of some": (softmax_of_some, "Softmax '/softmax2': leaves elements out by a mask; use"),
+    "product": (
+        product_of_maps,
+        "BatchMatMul '/matmul2': multiplies two computed tensors, which a stream does not keep; "
+        "attend to windows (LocalAttention2d), or use --target c",
+    ),
+    "filled": (filled, "MaskedFill '/where1': sets elements by a mask, which has no block; use"),
     "volume": (volume, "has 5 axes"),
     "transposed": (transposed, "Transpose '/transpose1': moves axes"),
     "reshaped": (reshaped, "Reshape '/reshape2': moves pixels"),
@@ -245,6 +284,28 @@ def test_a_refused_network(name: str, tmp_path: Path) -> None:
     text = " | ".join(map(str, problems))
     assert reason in text
     assert "\n" not in text
+
+
+def test_attention_over_all_tokens_is_refused_operator_by_operator(tmp_path: Path) -> None:
+    """Each line names the operator and the node of the model, the reason and a way out."""
+    problems = HdlBackend().check(compiled(tokens(), tmp_path, wbits="8", abits="8"))
+    found = {problem.node: problem for problem in problems}
+    kinds = {name: problem.operator for name, problem in found.items()}
+    assert kinds == {
+        "/reshape1": "Reshape",
+        "/transpose2": "Transpose",
+        "/layernormalization3": "LayerNorm",
+        "/transpose4": "Transpose",
+        "/matmul5": "BatchMatMul",
+        "/softmax6": "Softmax",
+        "/matmul7": "BatchMatMul",
+        "/transpose8": "Transpose",
+        "/reshape9": "Reshape",
+    }
+    assert all(problem.reason and problem.advice for problem in problems)
+    assert str(found["/softmax6"]) == (
+        "Softmax '/softmax6': runs along axis 2; use axis 1 (channels), or --target c"
+    )
 
 
 def test_floats_inside_are_refused_by_every_operator_that_has_them(tmp_path: Path) -> None:

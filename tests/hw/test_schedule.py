@@ -81,7 +81,7 @@ def scalar(flow: Flow) -> dict[str, list[int]]:
                     if index:
                         when = max(when, taken[port][-1] + own.beats[port])
                     if rooms[port][index] and not own.joins(port):
-                        free = gathered[rooms[port][index] - 1] + own.release
+                        free = gathered[rooms[port][index] - 1] + own.releases[port]
                         when = max(when, free + own.beats[port] - 1)
                     taken[port].append(when)
                 if needs[port][pixel]:

@@ -130,9 +130,11 @@ class _Builder:
         for port, chain in enumerate(stage.feeders):
             for block in chain:
                 (channels[port],) = self.add(f"{base}_{_stem(block)}", block, channels[port])
-        for block in stage.blocks:
-            channels = list(self.add(f"{base}_{_stem(block)}", block, *channels))
-        self.offer(stage.op.output, channels[0], self.streams[channels[0]], flow)
+        carried: tuple[str, ...] = ()
+        for position, block in enumerate(stage.blocks):
+            entering = (channels[port] for port in stage.entering(position))
+            carried = self.add(f"{base}_{_stem(block)}", block, *carried, *entering)
+        self.offer(stage.op.output, carried[0], self.streams[carried[0]], flow)
 
 
 def stage_prefix(index: int) -> str:

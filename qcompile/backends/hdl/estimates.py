@@ -72,6 +72,7 @@ _ECP5 = _Library(
     factors={
         "Add": (0.83, 0.82),
         "ArgMax": (0.47, 0.81),
+        "AttentionSums": (1.3, 1.0),
         "Channelwise": (1.09, 1.0),
         "Concat": (1.83, 1.0),
         "Fifo": (1.14, 1.0),
@@ -113,6 +114,8 @@ _XILINX = _Library(
     factors={
         "Add": (1.23, 0.82),
         "ArgMax": (0.74, 0.71),
+        "AttentionScores": (0.9, 0.44),
+        "AttentionSums": (0.67, 0.05),
         "Channelwise": (1.05, 0.45),
         "Concat": (1.44, 1.0),
         "Fifo": (0.91, 1.0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from qcompile.backends.hdl.planner import divisors, refuse, tensor_stream
@@ -149,7 +149,7 @@ class StreamGraph:
         """One operator with a folding, reading the values that carry its inputs."""
         stage = PLANNERS[type(op)].stage(self.graph, op, fold, self.multiplier)
         values = tuple(self.carrier(value) for value in stage.values)
-        return Stage(stage.op, values, stage.blocks, stage.fold, stage.demand, stage.feeders)
+        return replace(stage, values=values)
 
     def flow(self, stages: Mapping[str, Stage]) -> Flow:
         """The chosen stages in order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qcompile import ops
+from qcompile.backends.hdl.attention import LocalAttentionPlanner
 from qcompile.backends.hdl.convolution import WeightedPlanner
 from qcompile.backends.hdl.elementwise import (
     AffinePlanner,
@@ -37,6 +38,7 @@ PLANNERS: Mapping[type[Op], Planner] = {
     ops.AveragePool: TapPlanner(),
     ops.LinearResize: TapPlanner(),
     ops.ReduceMean: GlobalPlanner(),
+    ops.LocalAttention2d: LocalAttentionPlanner(),
     ops.NearestResize: GatherPlanner(),
     ops.Pad: GatherPlanner(),
     ops.Slice: SlicePlanner(),
@@ -54,20 +56,25 @@ _FUNCTION = "has no table: its input has more than 12 bits, or it is part of a f
 
 REFUSED: Mapping[type[Op], tuple[str, str]] = {
     ops.GroupNorm: (_WHOLE_FRAME, "train with batch norm, or use --target c"),
-    ops.LocalAttention2d: ("has no block", "use --target c"),
-    ops.MaxPoolIndex: ("has no block", "use Resize or ConvTranspose instead of MaxUnpool"),
-    ops.MaxUnpool: ("has no block", "use Resize or ConvTranspose instead"),
+    ops.MaxPoolIndex: (
+        "says where maxima are, which has no block",
+        "use Resize or ConvTranspose instead of MaxUnpool, or --target c",
+    ),
+    ops.MaxUnpool: (
+        "puts maxima back where they were, which has no block",
+        "use Resize or ConvTranspose instead, or --target c",
+    ),
     ops.BatchMatMul: (
         "multiplies two computed tensors, which a stream does not keep",
-        "use --target c; attention over windows: LocalAttention2d",
+        "attend to windows (LocalAttention2d), or use --target c",
     ),
     ops.LayerNorm: (
         "divides by a deviation, which has no block",
         "train with batch norm, or use --target c",
     ),
     ops.Gather: ("picks pixels by a list", "remove it from the model, or use --target c"),
-    ops.MaskedFill: ("has no block", "use --target c"),
-    ops.Div: ("has no block", "use --target c"),
+    ops.MaskedFill: ("sets elements by a mask, which has no block", "use --target c"),
+    ops.Div: ("divides by a computed tensor, which has no block", "use --target c"),
     ops.Transpose: ("moves axes", "remove it from the model, or use --target c"),
     ops.Reshape: ("moves pixels between axes", "remove it from the model, or use --target c"),
     ops.Sigmoid: (_FUNCTION, "use --abits 12 or less"),
