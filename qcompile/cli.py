@@ -194,6 +194,18 @@ def _print_devices(context: click.Context, _: click.Parameter, value: bool) -> N
     help="Write the integer attention maps of the first inputs, and show them in the report.",
 )
 @click.option(
+    "--energy-table",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Energy of operations and memory for the analytical figures.  [45 nm]",
+)
+@click.option(
+    "--measure",
+    is_flag=True,
+    default=None,
+    help="Time the C program on this machine, with its energy where counters can be read.",
+)
+@click.option(
     "--dump-ir",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -386,6 +398,10 @@ def check_inputs(model: Path, options: CompileOptions) -> None:
     if options.fold is not None and not options.fold.is_file():
         known = "is not a file" if options.fold.exists() else "no such file"
         raise UsageError(f"--fold {options.fold}: {known}; give a TOML file")
+    table = options.energy_table
+    if table is not None and not table.is_file():
+        known = "is not a file" if table.exists() else "no such file"
+        raise UsageError(f"--energy-table {table}: {known}; give a TOML file")
     scores = options.prune_importance
     if scores is not None and not scores.is_file():
         known = "is not a file" if scores.exists() else "no such file"

@@ -58,6 +58,7 @@ _PATHS = (
     "fold",
     "prune_importance",
     "search_cache",
+    "energy_table",
 )
 _WIDTHS = ("wbits", "abits", "first_last_bits")
 _NUMBERS = ("input_scale", "input_mean", "input_std")
@@ -90,6 +91,7 @@ OPTION_KEYS = (
     "mcu",
     "verify",
     "taps",
+    "measure",
     "device",
     "fifos",
     "synth",

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from qcompile.plan import Format, Quantizer
 
 MAX_DIMENSION = 1 << 24
+PATHS = ("output", "config", "dump_ir", "report", "fold", "search_cache", "energy_table")
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-100, 2.0**100
 """Scales outside are no normal float32 numbers any more once they are multiplied."""
 
@@ -257,6 +258,8 @@ class CompileOptions(DataOptions):
     config: Path | None = None
     verify: bool = False
     taps: Taps | None = None
+    energy_table: Path | None = None
+    measure: bool = False
     dump_ir: Path | None = None
     report: Path | None = None
     entry: str = "model"
@@ -317,6 +320,11 @@ class CompileOptions(DataOptions):
         check_hdl(self)
         check_onnx(self)
         check_mcu(self)
+        if self.measure and (self.target is not Target.C or self.mcu):
+            raise UsageError(
+                "--measure: times the C program on this machine, which --target "
+                f"{self.target.value}{' --mcu' if self.mcu else ''} is not for; leave it out"
+            )
         check_budgets(self)
         check_prune(self)
         check_data(self)
@@ -333,7 +341,7 @@ class CompileOptions(DataOptions):
             value = getattr(self, name)
             if isinstance(value, int | Path) and not isinstance(value, bool):
                 object.__setattr__(self, name, str(value))
-        for name in ("output", "config", "dump_ir", "report", "fold", "search_cache"):
+        for name in PATHS:
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
         for name in ("input_scale", "input_mean", "input_std"):

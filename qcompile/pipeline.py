@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qcompile import __version__
+from qcompile.backends.c.measure import Measurement
 from qcompile.boundary import InputSpec
 from qcompile.config import option_text, options_table
 from qcompile.data import (
@@ -24,6 +25,7 @@ from qcompile.data import (
     reading_options,
     shape_from_images,
 )
+from qcompile.energy_table import HOROWITZ, read_energy_table
 from qcompile.errors import QCompileError, UsageError
 from qcompile.evaluate import Evaluation, Judging, evaluate
 from qcompile.feeds import float_feed, input_specs, integer_feed
@@ -74,6 +76,7 @@ from qcompile.pruning import compress, keep_gate, make_pruner, pruning_summary
 from qcompile.quantization import Quantization, resolved_effort
 from qcompile.report.attention import AttentionMaps, collect_attention
 from qcompile.report.document import build_report
+from qcompile.report.energy import energy_report
 from qcompile.report.histograms import OutputHistograms, layer_histograms
 from qcompile.report.layers import layer_rows, measure_fidelity
 from qcompile.report.ternary import ZeroCounts, ternary_summary
@@ -85,7 +88,7 @@ from qcompile.search.run import search_widths
 from qcompile.search.trade_off_table import trade_off_points
 from qcompile.search.width_reasons import width_reasons
 from qcompile.sim.attention_maps import attention_layers
-from qcompile.targets import emit
+from qcompile.targets import EmittedC, emit
 from qcompile.types import Array, Shape
 
 logger = logging.getLogger("qcompile")
@@ -190,6 +193,9 @@ def compile_model(
 
 
 def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
+    table = HOROWITZ
+    if options.energy_table is not None:
+        table = read_energy_table(options.energy_table)
     with run.timed("import"):
         shapes = input_shapes(model, options)
         imported = import_model(model, shapes)
@@ -274,6 +280,10 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             attention = collect_attention(
                 integer, feeds, source.feeds[0], source.origin == "generated"
             )
+    measured: Measurement | None = None
+    if isinstance(emitted, EmittedC) and options.measure:
+        with run.timed("measure"):
+            measured = emitted.measure(feeds[0])
     with run.timed("evaluate"):
         evaluation = _evaluate(simplified, integer, source, specs, options, run)
     with run.timed("report"):
@@ -309,6 +319,7 @@ def _compile(model: Path, options: CompileOptions, run: _Run) -> CompileResult:
             width_reasons=() if searched is None else width_reasons(searched),
             ternary=ternary_summary(integer, zeros, hardened),
             attention=attention,
+            energy=energy_report(integer, table, measured),
         )
     return CompileResult(
         options,

@@ -17,7 +17,6 @@ from qcompile.evaluate import Evaluation
 from qcompile.hdl_options import HDL_DEFAULTS
 from qcompile.options import CompileOptions, Target
 from qcompile.passes.filter_importance import is_filtering
-from qcompile.passes.prune_costs import FLOPS_PER_MAC
 from qcompile.pipeline import compile_model
 from qcompile.report.metrics import ClassScore
 from qcompile.search.jobs import Json
@@ -36,7 +35,7 @@ class SweepRow:
         network: 'float', or 'compiled' with the widths asked for.
         filters: left in it.
         parameters: weights, biases and the like.
-        flops: 2 for each multiply-accumulate.
+        flops: 2 for each multiply-accumulate, 5 for each element of a softmax.
         bytes: of the weights at their nominal width.
         dice: of each class, as the totals of a report have it.
         iou: intersection over union of each class, likewise.
@@ -139,7 +138,7 @@ def measure(problem: tuple[Path, CompileOptions], job: Json) -> Json:
             graph.types[op.output].shape[1] for op in graph.ops if is_filtering(graph, op)
         ),
         "parameters": totals.parameters,
-        "flops": FLOPS_PER_MAC * totals.macs,
+        "flops": totals.flops,
         "bytes": totals.weight_bytes_nominal,
         "dice": [round(item.over(evaluation.over), 6) for item in scores],
         "iou": [round(_iou(item, evaluation), 6) for item in scores],

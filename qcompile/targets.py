@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from qcompile.backends.artifacts import Artifacts
 from qcompile.backends.c.backend import CBackend, CProgram
 from qcompile.backends.c.footprint import Footprint, measure
+from qcompile.backends.c.measure import Measurement, measure_program
 from qcompile.backends.c.verify import verify
 from qcompile.boundary import InputSpec
 from qcompile.errors import VerificationError
@@ -18,6 +19,7 @@ from qcompile.feeds import Feed
 from qcompile.graph import Graph
 from qcompile.onnx_options import ONNX_TARGETS
 from qcompile.options import CompileOptions, Target
+from qcompile.power_counters import find_counters
 from qcompile.report.hardware import HardwareReport
 from qcompile.sim.attention_maps import attention_maps
 from qcompile.sim.compare import compare_arrays, compare_runs
@@ -105,6 +107,10 @@ class EmittedC:
         if result.mismatch is not None:
             raise VerificationError(f"C and simulator differ at {result.mismatch}")
         return result.details()
+
+    def measure(self, feed: Feed) -> Measurement:
+        """Times the C on this machine."""
+        return measure_program(self.program, feed, find_counters())
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ NOT_HERE = frozenset(
         "mean_wbits", "max_bytes", "max_bops", "max_arena", "max_luts", "max_ram_bits",
         "scheduler", "search_cache", "prune", "prune_flops", "prune_bytes", "prune_method",
         "prune_scope", "prune_constants", "prune_refit", "prune_multiple", "prune_exclude",
-        "prune_importance", "object_metrics", "verify", "taps", "dump_ir", "report", "entry",
-        "separate_weights", "device", "clock", "target_fps", "multipliers", "fold", "fifos",
-        "synth", "onnx_input", "onnx_weights", "list_passes", "list_ops", "list_devices",
-        "mcu", "version",
+        "prune_importance", "object_metrics", "verify", "taps", "energy_table", "measure",
+        "dump_ir", "report", "entry", "separate_weights", "device", "clock", "target_fps",
+        "multipliers", "fold", "fifos", "synth", "onnx_input", "onnx_weights", "list_passes",
+        "list_ops", "list_devices", "mcu", "version",
     }
 )
 # fmt: on

@@ -23,10 +23,10 @@ NOT_HERE = frozenset(
     {
         "target", "output", "min_dice", "max_dice_drop", "mean_wbits", "max_bytes", "max_bops",
         "max_arena", "max_luts", "max_ram_bits", "scheduler", "search_cache", "prune",
-        "prune_flops", "prune_bytes", "verify", "taps", "dump_ir", "report", "entry",
-        "separate_weights", "device", "clock", "target_fps", "multipliers", "fold", "fifos",
-        "synth", "onnx_input", "onnx_weights", "mcu", "list_passes", "list_ops", "list_devices",
-        "version",
+        "prune_flops", "prune_bytes", "verify", "taps", "energy_table", "measure", "dump_ir",
+        "report", "entry", "separate_weights", "device", "clock", "target_fps", "multipliers",
+        "fold", "fifos", "synth", "onnx_input", "onnx_weights", "mcu", "list_passes", "list_ops",
+        "list_devices", "version",
     }
 )
 # fmt: on

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qcompile.graph import Graph
-from qcompile.ops import Conv, ConvTranspose, MatMul
+from qcompile.multiplications import FLOPS_PER_MAC, flops
+from qcompile.ops import BatchMatMul, Conv, ConvTranspose, LocalAttention2d, MatMul, Softmax
 
 FLOAT_BITS = 32
-FLOPS_PER_MAC = 2
-"""A multiplication and an addition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,8 @@ class _Layer:
 class PruneCosts:
     """FLOPs and bytes of a float graph as functions of the channels that are left.
 
-    A FLOP is half a multiply-accumulate; biases, norms and resizes do not count. Bytes are those of
+    A FLOP is half a multiply-accumulate; biases, norms and resizes do not count. Those of attention
+    and softmax (`multiplications.flops`) are taken as they are. Bytes are those of
     the weights at their nominal width, like 'weights, nominal' of the report (layers that stay in
     float have their biases there, too).
     """
@@ -59,10 +59,16 @@ class PruneCosts:
             if isinstance(op, (Conv, ConvTranspose, MatMul))
         )
 
+        self._attention = sum(
+            flops(graph, op)
+            for op in graph.ops
+            if isinstance(op, BatchMatMul | LocalAttention2d | Softmax)
+        )
+
     def flops(self, left: Mapping[str, int]) -> int:
         """Floating point operations with `left` channels of each value (all, where not said)."""
         macs = sum(layer.weights_left(left) * layer.macs_per_weight for layer in self._layers)
-        return FLOPS_PER_MAC * macs
+        return FLOPS_PER_MAC * macs + self._attention
 
     def bytes(self, left: Mapping[str, int]) -> int:
         """Bytes of the weights with `left` channels of each value."""

@@ -18,6 +18,7 @@ from qcompile.evaluate import Evaluation
 from qcompile.graph import Graph
 from qcompile.options import CompileOptions
 from qcompile.report.attention import AttentionMaps, attention_json
+from qcompile.report.energy import EnergyReport
 from qcompile.report.hardware import HardwareReport
 from qcompile.report.histograms import LayerHistograms
 from qcompile.report.layers import LayerRow
@@ -39,6 +40,7 @@ class Totals:
     """Sums over the network. Dice: mean over classes of what `--dice-over` says.
 
     Attributes:
+        flops: 2 for each multiply-accumulate, 5 for each element of a softmax.
         weight_bytes_nominal: constants at their nominal width, tables apart.
         weight_bytes_emitted: all `const` data of the emitted program; None if there is none.
         fp32_bytes: the parameters as float32.
@@ -54,6 +56,7 @@ class Totals:
     arena_bytes: int | None
     dice_float: float | None
     dice_quantized: float | None
+    flops: int = 0
 
     @property
     def ratio_nominal(self) -> float | None:
@@ -101,6 +104,7 @@ class Report:
         width_reasons: why the chosen one has its widths; empty likewise.
         ternary: products, zeros and bytes of a network with ternary layers; None for others.
         attention: the maps of `--taps attention`; None without.
+        energy: analytical, and what `--measure` measured; None where it was not computed.
     """
 
     version: str
@@ -124,6 +128,7 @@ class Report:
     width_reasons: tuple[WidthReason, ...] = ()
     ternary: TernarySummary | None = None
     attention: AttentionMaps | None = None
+    energy: EnergyReport | None = None
 
     def to_json(self) -> str:
         """The text of `report.json`."""
@@ -153,6 +158,7 @@ class Report:
             "trade_off": [dataclasses.asdict(point) for point in self.trade_off],
             "width_reasons": [dataclasses.asdict(reason) for reason in self.width_reasons],
             "ternary": None if self.ternary is None else self.ternary.to_dict(),
+            "energy": None if self.energy is None else self.energy.to_dict(),
             "attention": attention_json(self.attention),
             "details": dict(self.details),
         }
@@ -182,6 +188,7 @@ def build_report(
     width_reasons: tuple[WidthReason, ...] = (),
     ternary: TernarySummary | None = None,
     attention: AttentionMaps | None = None,
+    energy: EnergyReport | None = None,
 ) -> Report:
     """Puts the totals together; arguments as the attributes of `Report` and `Totals`."""
     parameters = sum(int(data.size) for data in float_graph.constants.values())
@@ -195,6 +202,7 @@ def build_report(
         arena_bytes=arena_bytes,
         dice_float=None if evaluation is None else round(evaluation.dice_float, 6),
         dice_quantized=None if evaluation is None else round(evaluation.dice_quantized, 6),
+        flops=sum(row.flops for row in layers),
     )
     if calibration == "generated" and NOT_ASSURED not in warnings:
         warnings = (NOT_ASSURED, *warnings)
@@ -220,6 +228,7 @@ def build_report(
         width_reasons=width_reasons,
         ternary=ternary,
         attention=attention,
+        energy=energy,
     )
 
 
@@ -246,6 +255,7 @@ def _totals(totals: Totals) -> dict[str, Any]:
         "dice_difference": None if difference is None else round(difference, 6),
         "parameters": totals.parameters,
         "macs": totals.macs,
+        "flops": totals.flops,
         "bops": totals.bops,
         "fp32_bytes": totals.fp32_bytes,
         "weight_bytes_nominal": totals.weight_bytes_nominal,
@@ -346,6 +356,7 @@ def _layer(row: LayerRow) -> dict[str, Any]:
         "accumulator_bits": row.accumulator_bits,
         "parameters": row.parameters,
         "macs": row.macs,
+        "flops": row.flops,
         "bops": row.bops,
         "weight_bytes_nominal": row.weight_bytes,
         "const_bytes_emitted": row.const_bytes,

@@ -11,10 +11,11 @@ import numpy as np
 from qcompile.boundary import InputSpec
 from qcompile.feeds import Feed, float_feed, integer_feed
 from qcompile.graph import Graph, Op
-from qcompile.multiplications import multiplications, weight_type
+from qcompile.multiplications import flops, multiplications, weight_type
 from qcompile.ops import Conv, ConvTranspose, Dequantize, Lookup, SumOp
 from qcompile.passes.calibrate import finite_range
 from qcompile.report.formats import describe_format, element_bits, level_count, stored_bits
+from qcompile.report.operations import operations
 from qcompile.sim.executor import Executor
 from qcompile.types import (
     Array,
@@ -72,6 +73,7 @@ class LayerRow:
     kernel: Shape = ()
     weight_levels: int | None = None
     activation_levels: int | None = None
+    flops: int = 0
 
 
 @dataclass(slots=True)
@@ -201,8 +203,6 @@ def layer_rows(
         output = integer_graph.output_type(op)
         weight = weight_type(integer_graph, op)
         data = [value for value in op.inputs if not integer_graph.is_constant(value)]
-        input_bits = max((element_bits(integer_graph.types[value]) for value in data), default=0)
-        macs = multiplications(integer_graph, op)
         weight_bits = None if weight is None else stored_bits(weight)
         rows.append(
             LayerRow(
@@ -220,8 +220,8 @@ def layer_rows(
                 if isinstance(op, SumOp) and op.accumulator is not None
                 else None,
                 parameters=_parameters(float_graph, integer_graph, op),
-                macs=macs,
-                bops=macs * (weight_bits or input_bits) * input_bits,
+                macs=multiplications(integer_graph, op),
+                bops=sum(item.bit_operations for item in operations(integer_graph, op).products),
                 weight_bytes=_weight_bytes(integer_graph, op),
                 const_bytes=None if const_bytes is None else const_bytes.get(op.name, 0),
                 fidelity=fidelity.get(op.output),
@@ -230,6 +230,7 @@ def layer_rows(
                 kernel=()
                 if weight is None or not isinstance(op, Conv | ConvTranspose)
                 else weight.shape[2:],
+                flops=flops(integer_graph, op),
             )
         )
     return tuple(rows)

@@ -8,6 +8,7 @@ from qcompile.config import option_text
 from qcompile.report.attention import ATTENTION_HEAD, attention_rows, attention_text
 from qcompile.report.columns import COLUMNS, safe_name
 from qcompile.report.document import Report
+from qcompile.report.energy import ENERGY_HEAD, energy_rows, energy_text, measured_lines
 from qcompile.report.footprint import footprint_lines
 from qcompile.report.hardware import (
     HARDWARE_HEAD,
@@ -63,6 +64,13 @@ def to_markdown(report: Report) -> str:
         parts.append(
             "Inputs: ternary is -1, 0, 1; k/4 are quarters, as an average of 2 x 2 leaves them. "
             "Zero inputs: on the calibration inputs."
+        )
+    if report.energy is not None:
+        parts.append("## Energy")
+        parts.append(markdown_table(ENERGY_HEAD, energy_rows(report.energy)))
+        parts.append(markdown_cell(_sentence(energy_text(report.energy))))
+        parts.append(
+            markdown_table(("what", "how much"), measured_lines(report.energy, report.hardware))
         )
     if report.attention is not None:
         target = str(report.options.get("target"))

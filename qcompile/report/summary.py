@@ -16,6 +16,7 @@ def totals_lines(totals: Totals) -> list[tuple[str, str]]:
     lines = [
         ("parameters", f"{totals.parameters:,}"),
         ("multiply-accumulates", f"{totals.macs:,}"),
+        ("FLOPs of the float network", f"{totals.flops:,}"),
         ("bit operations", count_text(totals.bops)),
         ("weights, float32", f"{totals.fp32_bytes:,} bytes"),
         (

@@ -19,7 +19,8 @@ from qcompile.types import Array
 
 WITHOUT_EFFECT = (
     *("output", "calib", "data", "data_keys", "config", "dump_ir", "report", "search_cache"),
-    *("verify", "taps", "entry", "separate_weights", "synth", "verbosity", "workers", "scheduler"),
+    *("verify", "taps", "measure", "energy_table", "entry", "separate_weights", "synth"),
+    *("verbosity", "workers", "scheduler"),
     *("min_dice", "max_dice_drop", "mean_wbits", "budgeted", "layers", "inputs"),
     *("max_bytes", "max_bops", "max_arena", "max_luts", "max_ram_bits", "wbits", "abits"),
 )

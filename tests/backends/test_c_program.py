@@ -13,8 +13,9 @@ import pytest
 
 from qcompile.backends.artifacts import Artifacts
 from qcompile.backends.c.backend import CBackend, CProgram
+from qcompile.backends.c.compiler import find_compiler
 from qcompile.backends.c.names import comment_lines
-from qcompile.backends.c.verify import find_compiler, verify
+from qcompile.backends.c.verify import verify
 from qcompile.errors import ToolError, UnsupportedError, UsageError
 from qcompile.graph import Graph
 from qcompile.numerics import Requantize
@@ -334,7 +335,7 @@ def test_the_compiler_may_bring_options(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_missing_compiler_is_a_tool_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(ToolError, match="no-such-compiler"):
-        find_compiler()
+        find_compiler("--verify")
 
 
 def test_unsupported_operators_are_listed_together() -> None:

@@ -25,7 +25,8 @@ FLAGS = (
     "--prune --config --verify --dump-ir --list-passes --list-ops --report --entry --seed "
     "--verbose --quiet --version --output-kind --data-keys --device --clock --target-fps "
     "--multipliers --fold --fifos --synth --list-devices --mean-wbits --max-bytes --max-bops "
-    "--max-arena --max-luts --max-ram-bits --scheduler --search-cache --mcu --taps"
+    "--max-arena --max-luts --max-ram-bits --scheduler --search-cache --mcu --taps "
+    "--energy-table --measure"
 )
 
 

@@ -31,7 +31,8 @@ LAYERS = (
     },
     {"importer", "exporter", "lowering", "packing", "passes", "sim", "hw", "templates"}
     | {"printer", "verifier", "verify_integer", "verify_limits", "fold_file"}
-    | {"importance_file", "receptive_field", "footprint", "multiplications"},
+    | {"importance_file", "receptive_field", "footprint", "multiplications"}
+    | {"energy_table", "power_counters"},
     {"backends"},
     {
         "config",

@@ -175,5 +175,5 @@ def test_a_compilation_writes_it(browser: Any, tmp_path: Path) -> None:
         assert shown.page.evaluate(OVERLAPPING_TEXTS) == []
         assert shown.page.evaluate(CUT_TEXTS) == []
         ids = shown.page.eval_on_selector_all("section", "found => found.map(item => item.id)")
-        assert ids == ["dice", "examples", "network", "layers", "histograms", "facts"]
+        assert ids == ["dice", "examples", "network", "layers", "energy", "histograms", "facts"]
         assert shown.page.locator("#examples figure").count() == 15

@@ -184,6 +184,11 @@ def harness(layout: Layout) -> str:
     return fill("harness.c.j2", model_context(layout, {}))
 
 
+def timing(layout: Layout) -> str:
+    """The program that `--measure` runs."""
+    return fill("timing.c.j2", model_context(layout, {}))
+
+
 def fill(name: str, context: Mapping[str, Any]) -> str:
     """One file, without trailing blanks and with at most one empty line in sequence."""
     text = environment().get_template(name).render(**context)

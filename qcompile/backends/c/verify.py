@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from qcompile.backends.c.compiler import build_c, find_compiler, run_program
 from qcompile.backends.c.emitted import CProgram
 from qcompile.backends.c.layout import Layout, families
 from qcompile.backends.c.plane_codes import decoded
 from qcompile.backends.c.render import harness
 from qcompile.backends.c.vectors import has_float_island
-from qcompile.errors import ToolError
 from qcompile.graph import Graph, Op, Stage
 from qcompile.ops import (
     MOVEMENT,
@@ -37,8 +33,6 @@ from qcompile.sim.compare import Mismatch, compare_arrays, compare_runs
 from qcompile.sim.executor import Executor
 from qcompile.types import Array
 
-COMPILERS = ("cc", "gcc", "clang")
-COMPILE_SECONDS = 600
 BUILD_FLAGS = {"debug": "-D{entry}_TAPS", "release": "", "portable": "-DQCOMPILE_PORTABLE"}
 """What each build defines."""
 FLOAT_LIMIT = 1e-4
@@ -110,7 +104,7 @@ def verify(
     Raises:
         ToolError: no C compiler, or building or running failed.
     """
-    compiler = find_compiler()
+    compiler = find_compiler("--verify")
     reference = _Stepwise(graph) if has_float_island(graph) else _Whole(graph)
     values = elements = 0
     mismatch = None
@@ -155,21 +149,6 @@ def verify(
         FLOAT_LIMIT,
         compiler,
     )
-
-
-def find_compiler() -> str:
-    """The C compiler: $CC (options included), else the first of cc, gcc, clang.
-
-    Raises:
-        ToolError: there is none.
-    """
-    named = os.environ.get("CC", "").strip()
-    for command in [named] if named else COMPILERS:
-        words = shlex.split(command)
-        if words and shutil.which(words[0]):
-            return command
-    wanted = f"$CC names '{named}', which does not exist" if named else "no C compiler was found"
-    raise ToolError(f"--verify: {wanted}; install gcc, or set CC")
 
 
 class _Whole:
@@ -271,21 +250,8 @@ def _execute(
     feeds_list: Sequence[Mapping[str, Array]],
 ) -> list[BytesIO]:
     """What each run writes: outputs and, of the debug build, every tap."""
-    binary = folder / f"harness-{build}"
     flags = BUILD_FLAGS[build].format(entry=layout.entry.upper()).split()
-    sources = [str(folder / "harness.c"), str(folder / f"{layout.entry}.c")]
-    libraries = ["-lm"] if layout.needs_math else []
-    command = [
-        *shlex.split(compiler),
-        "-std=c99",
-        "-O2",
-        *flags,
-        "-o",
-        str(binary),
-        *sources,
-        *libraries,
-    ]
-    _run(command, f"{compiler} could not build the emitted C ({build})")
+    binary = build_c(compiler, folder, layout, "harness", ["-O2", *flags], build)
     inputs = folder / "inputs.bin"
     with inputs.open("wb") as stream:
         for feeds in feeds_list:
@@ -294,7 +260,7 @@ def _execute(
                 stream.write(np.ascontiguousarray(feeds[value], dtype=dtype).tobytes())
     results = folder / f"results-{build}.bin"
     arguments = [str(binary), str(inputs), str(results), str(len(feeds_list))]
-    _run(arguments, f"the {build} build of the emitted C failed")
+    run_program(arguments, f"the {build} build of the emitted C failed")
     data = results.read_bytes()
     size = len(data) // len(feeds_list)
     return [BytesIO(data[index * size : (index + 1) * size]) for index in range(len(feeds_list))]
@@ -349,26 +315,3 @@ def _compare_maps(
         if mismatch is not None:
             return mismatch
     return None
-
-
-def _run(command: Sequence[str], what: str) -> None:
-    """Runs a program.
-
-    Raises:
-        ToolError: it failed; its last words are in the message.
-    """
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=COMPILE_SECONDS,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ToolError(f"{what}: {error}; check the compiler") from error
-    if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip()[-300:]
-        raise ToolError(f"{what} (exit {done.returncode}): {words or 'no message'}")

@@ -12,8 +12,10 @@ from qcompile.config import option_text
 from qcompile.data_options import DiceOver
 from qcompile.report.columns import COLUMNS, NOTHING
 from qcompile.report.document import Report
+from qcompile.report.energy import Arithmetic, microjoule_text
 from qcompile.report.html.attention import attention_picture, heat_colours
 from qcompile.report.html.dice import dice_picture
+from qcompile.report.html.energy import energy_picture
 from qcompile.report.html.hardware import hardware_picture
 from qcompile.report.html.histograms import histogram_picture
 from qcompile.report.html.layers import layers_picture
@@ -21,7 +23,7 @@ from qcompile.report.html.names import plain
 from qcompile.report.html.network import network_picture
 from qcompile.report.html.network_faces import modes
 from qcompile.report.html.overlays import overlays
-from qcompile.report.html.scales import NOTABLE, amount_text, bytes_text, minus
+from qcompile.report.html.scales import NOTABLE, amount_text, bytes_text, minus, share_text
 from qcompile.report.html.trade_off import reason_rows, trade_off_picture
 from qcompile.report.pruned import pruning_lines
 from qcompile.report.summary import calibration_text, verification_text
@@ -72,6 +74,7 @@ def to_html(report: Report) -> str:
             trade_off=trade_off_picture(report.trade_off, report.totals.dice_float),
             reasons=reason_rows(report),
             hardware=hardware_picture(report.hardware),
+            energy=energy_picture(report),
             pruning=[(what, plain(text)) for what, text in pruning_lines(report)],
             ternary=_ternary(report),
             ternary_head=TERNARY_HEAD,
@@ -132,6 +135,12 @@ def tiles(report: Report) -> tuple[Tile, ...]:
                 + (f" on {report.hardware.device}" if report.hardware.device else ""),
             )
         )
+    if report.energy is not None:
+        columns = report.energy.columns
+        chosen, real = columns[Arithmetic.CHOSEN].total, columns[Arithmetic.FLOAT32].total
+        share = f", {share_text(chosen.total / real.total)} of float32" if real.total else ""
+        text = microjoule_text(chosen.total)
+        found.append(Tile("Energy of one image", text, f"analytical{share}"))
     found.append(
         Tile(
             "Multiply-accumulates",
