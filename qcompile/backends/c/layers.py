@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy as np
 from qcompile.backends.c.context import Context, View
 from qcompile.backends.c.conv_depthwise import DepthwiseLayer, plan_depthwise
 from qcompile.backends.c.conv_direct import plan_direct
+from qcompile.backends.c.conv_planes import Window
 from qcompile.backends.c.conv_single import plan_single
+from qcompile.backends.c.conv_ternary import TernaryLayer, plan_ternary, ternary_levels
 from qcompile.backends.c.conv_winograd import plan_winograd
 from qcompile.backends.c.direct_layer import Part, conv_layer, conv_transpose_layer, matmul_layer
 from qcompile.backends.c.elementwise import broadcast_strides
@@ -26,6 +29,7 @@ from qcompile.backends.c.weights import (
     plan_rows,
     plan_tiles,
     round_up,
+    tile_table,
 )
 from qcompile.ops import BatchMatMul, Conv, ConvTranspose, MatMul
 from qcompile.passes.choose_kernels import KernelChoice, choose_product
@@ -106,21 +110,57 @@ def _plan_conv(context: Context, step: Step, op: Conv, y: str, follower: Followe
     length = round_up(codes[0].size, LENGTH_BLOCK)
     rows = round_up(per_group, ROW_BLOCK)
     tile = tile_pixels(length, choice.line, out_size[1])
+    stride, pad = plane(op.strides, 1), plane(op.pads_begin, 0)
+    dilation = plane(op.dilations, 1)
+    portable = step.variant(None)
+    ordered = codes.transpose(0, 2, 3, 1)
+    # Without dilation the taps of a kernel row lie side by side, in x as in the weights.
+    segment = shape[1] * (codes.shape[3] if dilation[1] == 1 else 1)
+    tiled = choice.kernel == "conv" and has_tiles(context, op, choice, segment)
+    if tiled:
+        block = Block(ordered, 1, out[1], codes[0].size, segment)
+        layer = conv_layer(
+            _input_parts(context, parts, x),
+            size,
+            out_size,
+            _input_codes(context, parts),
+            ordered,
+            stride,
+            pad,
+            dilation,
+        )
+        window = Window(codes.shape[2:], stride, pad, dilation)
+        ternary = TernaryLayer(layer, window, ordered)
+        added = ternary_levels(context, ternary, parts)
+        if None in added:
+            table = tile_table(context, step, op.inputs[1], [block])
+        else:
+            table = plan_tiles(context, step, portable, op.inputs[1], choice.line, [block])
+        for level in added:
+            variant = portable if level is None else step.variant(level)
+            plan_ternary(context, step, variant, ternary, table, epilogue, y)
+        others = dataclasses.replace(
+            context, levels=tuple(level for level in context.levels if level not in added)
+        )
+        levels = plan_winograd(others, step, layer, parts, table, epilogue, y, follower)
+        levels = plan_single(context, step, layer, table, epilogue, y, levels)
+        plan_direct(context, step, layer, table, epilogue, y, levels, follower)
+        if None in added:
+            return
     described = step.shape(
         "conv_shape",
         "shape",
         size=size,
         out_size=out_size,
         kernel=codes.shape[2:],
-        stride=plane(op.strides, 1),
-        pad=plane(op.pads_begin, 0),
-        dilation=plane(op.dilations, 1),
+        stride=stride,
+        pad=pad,
+        dilation=dilation,
         channels=shape[1],
         filters=out[1],
         groups=op.groups,
         tile=tile,
     )
-    portable = step.variant(None)
     if choice.kernel == "conv_depthwise":
         taps = codes.reshape(out[1], -1).T
         block = Block(taps, 1, taps.shape[0], out[1])
@@ -137,32 +177,13 @@ def _plan_conv(context: Context, step: Step, op: Conv, y: str, follower: Followe
                 out_size,
                 _input_codes(context, parts),
                 codes[:, 0],
-                plane(op.strides, 1),
-                plane(op.pads_begin, 0),
-                plane(op.dilations, 1),
+                stride,
+                pad,
+                dilation,
             )
             plan_depthwise(context, step, depthwise, packed, epilogue, y)
         return
-    ordered = codes.transpose(0, 2, 3, 1)
-    # Without dilation the taps of a kernel row lie side by side, in x as in the weights.
-    segment = shape[1] * (codes.shape[3] if plane(op.dilations, 1)[1] == 1 else 1)
-    if has_tiles(context, op, choice, segment):
-        block = Block(ordered, 1, out[1], codes[0].size, segment)
-        table = plan_tiles(context, step, portable, op.inputs[1], choice.line, [block])
-        layer = conv_layer(
-            _input_parts(context, parts, x),
-            size,
-            out_size,
-            _input_codes(context, parts),
-            ordered,
-            plane(op.strides, 1),
-            plane(op.pads_begin, 0),
-            plane(op.dilations, 1),
-        )
-        levels = plan_winograd(context, step, layer, parts, table, epilogue, y, follower)
-        levels = plan_single(context, step, layer, table, epilogue, y, levels)
-        plan_direct(context, step, layer, table, epilogue, y, levels, follower)
-    else:
+    if not tiled:
         block = Block(ordered, op.groups, per_group, codes[0].size)
         plan_rows(context, step, portable, op.inputs[1], choice.line, [block], "row")
     portable.scratch(choice.line, "patches", tile * length)

@@ -51,6 +51,11 @@ class Block:
         """Elements after padding rows and lengths with zeros."""
         return self.groups * round_up(self.rows, ROW_BLOCK) * round_up(self.length, LENGTH_BLOCK)
 
+    @property
+    def tiled(self) -> int:
+        """Elements of a row in tiles, segments padded."""
+        return self.length // self.segment * round_up(self.segment, TILE_DEPTH)
+
 
 @dataclass(frozen=True)
 class PackedTable:
@@ -120,6 +125,14 @@ def pack_table(context: Context, step: Step, value: str, codes: Array) -> Packed
     return PackedTable(table, packed, levels)
 
 
+def tile_table(context: Context, step: Step, value: str, blocks: Sequence[Block]) -> PackedTable:
+    """Adds a weight tensor in tile order, for kernels that read the packed codes."""
+    parts = [
+        tiles(block.codes.reshape(block.rows, block.length), block.segment) for block in blocks
+    ]
+    return pack_table(context, step, value, np.concatenate(parts))
+
+
 def plan_tiles(
     context: Context,
     step: Step,
@@ -138,21 +151,18 @@ def plan_tiles(
         line: C type of the unpacked weights.
         blocks: the tensor cut into matrices of one group, each with its segment.
     """
-    parts = [
-        tiles(block.codes.reshape(block.rows, block.length), block.segment) for block in blocks
-    ]
-    table = pack_table(context, step, value, np.concatenate(parts))
+    table = tile_table(context, step, value, blocks)
     portable.scratch(line, "weights", sum(block.unpacked for block in blocks))
     function = portable.use(unpack_kernel(table, line, scaled=False, tiled=True))
     first = offset = 0
-    for block, codes in zip(blocks, parts, strict=True):
+    for block in blocks:
         if block.length:
             place = "weights" if offset == 0 else f"weights + {offset}"
             portable.calls.append(
                 f"{function}({table.arguments}, {first}, {block.rows}, "
                 f"{block.length // block.segment}, {block.segment}, {place});"
             )
-        first += codes.size
+        first += block.rows * block.tiled
         offset += block.unpacked
     return table
 
