@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from qcompile.hw.block import Block
@@ -31,6 +31,7 @@ class Design:
         nodes: the blocks, forks, FIFOs and gearboxes.
         taps: value of the integer graph -> the channel that carries it. Several values may share
             a channel's tensor under another name; each value has one tap.
+        attention: operator -> the tap of its weights, which are no value of the graph.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Design:
     outputs: Mapping[str, TensorStream]
     nodes: tuple[Node, ...]
     taps: Mapping[str, str]
+    attention: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def streams(self) -> Mapping[str, Stream]:

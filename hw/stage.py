@@ -40,6 +40,7 @@ class Stage:
             arrived before (the last beat of) an output pixel can leave.
         entries: for each input which block of the chain takes it, behind what comes from the block
             before; empty if the first one takes all.
+        attention: which block of the chain emits the weights of an attention, if one does.
     """
 
     op: Op
@@ -49,6 +50,7 @@ class Stage:
     demand: tuple[Array, ...]
     feeders: tuple[tuple[Block, ...], ...] = ()
     entries: tuple[int, ...] = ()
+    attention: int | None = None
 
     def entry(self, port: int) -> int:
         """Which block of the chain takes an input."""

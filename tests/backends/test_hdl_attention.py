@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -13,14 +14,17 @@ from qcompile.backends.hdl.cxxrtl import find_compiler
 from qcompile.backends.hdl.stimulus import Stalls
 from qcompile.backends.hdl.verify import verify
 from qcompile.cli import run
+from qcompile.errors import VerificationError
 from qcompile.hdl_options import FifoPolicy
 from qcompile.hw.attention_scores import AttentionScores
 from qcompile.hw.pressure import slowdown
 from qcompile.hw.schedule import frame_cycles
 from qcompile.hw.softmax import Softmax
+from qcompile.ops import LocalAttention2d
 from tests.backends.hdl_models import ATTENTION, compiled, feeds
 from tests.backends.test_hdl_emit import make
 from tests.backends.test_hdl_fifos import paused
+from tests.op_cases import all_cases
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
 needs_verilator = pytest.mark.skipif(
@@ -56,10 +60,28 @@ def test_every_tensor(name: str, tmp_path: Path) -> None:
     plan = HdlBackend().plan(graph)
     blocks = {type(node.block) for node in plan.design.nodes}
     assert {AttentionScores, Softmax} <= blocks
+    attending = [op.name for op in graph.ops if isinstance(op, LocalAttention2d)]
+    assert list(plan.design.attention) == attending
     result = verify(graph, plan.design, feeds(graph, 4), stalls=STALLS)
     assert result.compiled
     assert result.values == len(plan.design.taps)
     assert result.interval == frame_cycles(plan.flow)
+
+
+def test_wrong_weights_are_found() -> None:
+    """The hardware of another table of exponentials: the first weight that differs is named."""
+    case = next(case for case in all_cases() if case.name.startswith("local_attention_2_"))
+    (op,) = case.graph.ops
+    assert isinstance(op, LocalAttention2d)
+    assert op.widths is not None
+    design = HdlBackend().plan(case.graph).design
+    verify(case.graph, design, [case.feeds], stalls=(), compiled=False)
+    powers = (op.widths.powers[0], *(power // 2 for power in op.widths.powers[1:]))
+    changed = replace(op, widths=replace(op.widths, powers=powers))
+    other = HdlBackend().plan(replace(case.graph, ops=(changed,))).design
+    weights = {tap: other.taps[tap] for tap in other.attention.values()}
+    with pytest.raises(VerificationError, match=r"'attention': value 'y attention'\["):
+        verify(case.graph, replace(other, taps=weights), [case.feeds], stalls=(), compiled=False)
 
 
 @needs_compiler

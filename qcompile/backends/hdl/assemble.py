@@ -52,12 +52,20 @@ def assemble(
     for value, carrier in (aliases or {}).items():
         if carrier in taps:
             taps[value] = taps[carrier]
-    return Design(name, dict(flow.inputs), outputs, tuple(builder.nodes), taps)
+    attention = {}
+    for stage in flow.stages:
+        if stage.op.name in builder.weights:
+            tap = f"{stage.op.output} attention"
+            while tap in taps:
+                tap += "'"
+            attention[stage.op.name], taps[tap] = tap, builder.weights[stage.op.name]
+    return Design(name, dict(flow.inputs), outputs, tuple(builder.nodes), taps, attention)
 
 
 @dataclass
 class _Builder:
-    """The design so far. `branches` has, by edge, the channel that the fork made for it."""
+    """The design so far. `branches` has, by edge, the channel that the fork made for it, `weights`
+    the channel of the attention of an operator."""
 
     depths: Mapping[Edge, int]
     placed: dict[Edge, str]
@@ -65,6 +73,7 @@ class _Builder:
     streams: dict[str, Stream] = field(default_factory=dict)
     taps: dict[str, str] = field(default_factory=dict)
     branches: dict[Edge, str] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
 
     def fresh(self, wanted: str) -> str:
@@ -134,6 +143,8 @@ class _Builder:
         for position, block in enumerate(stage.blocks):
             entering = (channels[port] for port in stage.entering(position))
             carried = self.add(f"{base}_{_stem(block)}", block, *carried, *entering)
+            if position == stage.attention:
+                (self.weights[stage.op.name],) = carried
         self.offer(stage.op.output, carried[0], self.streams[carried[0]], flow)
 
 

@@ -134,6 +134,7 @@ class LocalAttentionPlanner:
             (repeated.demand, gathered.demand, weighted.demand),
             ((repeated,), (gathered,), (weighted,)),
             (0, 0, len(blocks)),
+            blocks.index(softmax),
         )
 
 

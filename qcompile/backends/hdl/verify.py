@@ -14,7 +14,9 @@ from qcompile.errors import ToolError, VerificationError
 from qcompile.graph import Graph
 from qcompile.hw.design import Design
 from qcompile.hw.streams import TensorStream
-from qcompile.sim.compare import compare_runs
+from qcompile.ops import LocalAttention2d
+from qcompile.sim.attention_maps import map_of
+from qcompile.sim.compare import compare_arrays, compare_runs
 from qcompile.sim.executor import Executor
 from qcompile.types import Array
 
@@ -122,6 +124,13 @@ def verify(
     )
 
 
+def _windowed(graph: Graph, name: str) -> LocalAttention2d:
+    """The operator of a name, which attends to windows."""
+    op = graph.by_name[name]
+    assert isinstance(op, LocalAttention2d)
+    return op
+
+
 class _Reference:
     """The simulator's run of every feed, and the comparison with the hardware's."""
 
@@ -133,8 +142,14 @@ class _Reference:
         self._graph = graph
         self._design = design
         executor = Executor(graph)
-        values = tuple({**design.taps, **dict.fromkeys(design.inputs)})
-        self._expected = [executor.run(feeds, taps=values) for feeds in feeds_list]
+        self._values = [tap for tap in design.taps if tap not in design.attention.values()]
+        self._layers = [_windowed(graph, name) for name in design.attention]
+        wanted = [value for op in self._layers for value in op.inputs[:3]]
+        taps = tuple(dict.fromkeys((*self._values, *design.inputs, *wanted)))
+        self._expected = [executor.run(feeds, taps=taps) for feeds in feeds_list]
+        self._maps = [
+            [map_of(graph, op, expected) for op in self._layers] for expected in self._expected
+        ]
         repeats = -(-FRAMES // len(feeds_list))
         self.frames = len(feeds_list) * repeats
         self._outputs = StreamGraph(graph).outputs
@@ -156,10 +171,14 @@ class _Reference:
         for frame in range(self.frames):
             expected = self._expected[frame % len(self._expected)]
             actual = {}
-            for value in self._design.taps:
+            for value in self._values:
                 actual[value] = self._tensor(result, value, frame, expected[value].shape)
                 elements += actual[value].size
             self._compare({v: expected[v] for v in actual}, actual, f"frame {frame}, {where}")
+            maps = self._maps[frame % len(self._maps)]
+            for op, weights in zip(self._layers, maps, strict=True):
+                self._compare_attention(result, op, weights, frame, where)
+                elements += weights.size
             ports = zip(self._outputs, self._design.outputs.values(), result.outputs, strict=True)
             for value, stream, port in ports:
                 sent = stream.from_beats(port[frame]).reshape(expected[value].shape)
@@ -177,6 +196,29 @@ class _Reference:
         frames = result.taps[value]
         assert isinstance(frames.stream, TensorStream)
         return frames.stream.from_beats(frames[frame]).reshape(shape)
+
+    def _compare_attention(
+        self,
+        result: SimulationResult,
+        op: LocalAttention2d,
+        expected: Array,
+        frame: int,
+        where: str,
+    ) -> None:
+        """The weights inside of an operator, [heads, positions, rows, columns]."""
+        tap = self._design.attention[op.name]
+        frames = result.taps[tap]
+        assert isinstance(frames.stream, TensorStream)
+        # A beat has one position of as many heads as it has lanes.
+        lanes = frames.stream.lanes
+        split = (op.heads // lanes, op.positions, lanes, *expected.shape[2:])
+        found = frames.stream.from_beats(frames[frame]).reshape(split)
+        found = found.swapaxes(1, 2).reshape(expected.shape)
+        mismatch = compare_arrays(op.label(), tap, expected, found)
+        if mismatch is not None:
+            raise VerificationError(
+                f"hardware and simulator differ at {mismatch} (frame {frame}, {where})"
+            )
 
     def _compare(
         self, expected: Mapping[str, Array], actual: Mapping[str, Array], where: str
