@@ -42,6 +42,8 @@ from tests.op_cases.side_by_side import side_by_side
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 ELEMENTS = [IntType(bits, signed) for bits in range(2, 9) for signed in (False, True)]
 TERNARY_CODES = Codebook(CodebookKind.TERNARY, 3)
+SIGNS = Codebook(CodebookKind.BINARY, 2)
+TWO_OR_THREE = (CodebookKind.TERNARY, CodebookKind.BINARY)
 Pair = tuple[int, int]
 
 
@@ -85,10 +87,13 @@ def layer(
     style: Style = Style.CHANNEL,
     fill: str = "random",
     inputs: str = "random",
+    book: Codebook = TERNARY_CODES,
+    bits: int = 2,
 ) -> OpCase:
     """A convolution with weights of -1, 0 and 1, and codes that may all be at one limit."""
     shape = (filters, sum(channels), *kernel)
-    w = TensorType(shape, TERNARY, Quantization((0.01,) * filters, 0), TERNARY_CODES)
+    stored = TERNARY if book.kind in TWO_OR_THREE else IntType(bits, narrow=True)
+    w = TensorType(shape, stored, Quantization((0.01,) * filters, 0), book)
     op = Conv(
         name="conv",
         inputs=("x", "w"),
@@ -146,6 +151,23 @@ def test_random_layers_equal_the_simulator(packing: TernaryPacking, tmp_path: Pa
     count = 16 if packing is TernaryPacking.TWO_BITS else 3
     case = side_by_side("random", randomised(rng, count))
     check_is_added(check_levels(case, tmp_path, packing))
+
+
+@needs_gcc
+@pytest.mark.usefixtures("added")
+def test_weights_may_be_stored_otherwise(tmp_path: Path) -> None:
+    """Codes of more bits, powers of two and signs, as long as all are -1, 0 or 1."""
+    rng = np.random.default_rng(6)
+    element = IntType(4, False)
+    uniform, powers = Codebook(CodebookKind.UNIFORM, 15), Codebook(CodebookKind.POW2, 15)
+    cases = [
+        layer(rng, element, (4, 9), [7], 5, book=uniform, bits=4),
+        layer(rng, element, (4, 9), [7], 19, book=Codebook(CodebookKind.UNIFORM, 3), bits=2),
+        layer(rng, element, (4, 9), [8], 5, book=powers, bits=4),
+        layer(rng, element, (4, 9), [4], 6, book=SIGNS, fill="opposite"),
+    ]
+    program = check_levels(side_by_side("stored", cases), tmp_path)
+    check_is_added(program)
 
 
 @needs_gcc

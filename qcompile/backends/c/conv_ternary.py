@@ -245,7 +245,7 @@ def plan_ternary(
     assert isinstance(op, SumOp)
     layer, window, level = ternary.layer, ternary.window, variant.level
     planes = Planes.of(layer, window)
-    codes = table.packed.packing is Packing.BASE3 or table.packed.bits != 2
+    codes = table.packed.packing is not Packing.BITS or table.packed.bits != 2
     taps = window.kernel[1] if window.dilation[1] == 1 else 1
     segments = window.kernel[0] * window.kernel[1] // taps
     segment = taps * layer.channels
