@@ -47,8 +47,9 @@ class Network:
         return self.rng.random() < probability
 
     def value(self) -> str:
-        """A value with spatial axes; recent ones more often, so that networks get deep."""
-        images = [name for name, shape in self.shapes.items() if len(shape) > 2]
+        """A value with spatial axes; recent ones more often, so that networks get deep. The heads
+        of attention along rows are no images: they have another batch."""
+        images = [name for name, shape in self.shapes.items() if len(shape) > 2 and shape[0] == 1]
         back = 0
         while back + 1 < len(images) and self.chance(0.35):
             back += 1
@@ -137,7 +138,12 @@ class Network:
             value_info=[self._info(name) for name in made if name in self.shapes],
         )
         return helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8
+            graph,
+            opset_imports=[
+                helper.make_opsetid(domain, self.opset if domain == "" else 1)
+                for domain in sorted({"", *(node.domain for node in self.nodes)})
+            ],
+            ir_version=8,
         )
 
     def _info(self, name: str) -> onnx.ValueInfoProto:
@@ -161,8 +167,12 @@ def _dims(item: onnx.ValueInfoProto) -> Shape:
     return tuple(dim.dim_value for dim in item.type.tensor_type.shape.dim)
 
 
-def random_network(rng: Random, benign: bool = False, layers: int = 6) -> onnx.ModelProto:
-    """A network of 2 to `layers` layers, most of them one or a few nodes."""
+def random_network(
+    rng: Random, benign: bool = False, layers: int = 6, attention: bool = False
+) -> onnx.ModelProto:
+    """A network of 2 to `layers` layers, most of them one or a few nodes; with `attention` every
+    other one has to do with it."""
+    from tests.random_attention import ATTENTION_LAYERS, BENIGN_ATTENTION_LAYERS
     from tests.random_layers import BENIGN_LAYERS, ENDS, LAYERS
 
     network = Network(rng, benign, rng.choice(OPSETS))
@@ -177,6 +187,8 @@ def random_network(rng: Random, benign: bool = False, layers: int = 6) -> onnx.M
     network.shapes.update(network.inputs)
     wanted = rng.randint(2, layers)
     choices = BENIGN_LAYERS if benign else LAYERS
+    if attention:
+        choices = BENIGN_ATTENTION_LAYERS if benign else ATTENTION_LAYERS
     for name in network.inputs:
         # Every input is used, and no output is an input.
         network.shapes = {name: network.inputs[name], **network.shapes}

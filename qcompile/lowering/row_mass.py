@@ -21,6 +21,8 @@ def row_mass(graph: Graph, op: BatchMatMul) -> int | None:
                 kind = graph.types[producer.output]
                 if producer.axis != axis or kind.is_float or kind.quantization is None:
                     return None
+                if graph.types[producer.inputs[0]].is_float:
+                    return None  # lowered as a float softmax, whose sums are rounded otherwise
                 levels = producer.levels or round(1 / kind.quantization.exact())
                 return levels + (kind.shape[axis] + 1) // 2
             case Reshape():

@@ -35,7 +35,8 @@ def narrow_table_inputs(
         formats[value] = Format(TABLE_BITS, chosen.quantizer)
         narrowed[value] = op.inputs[0]
         narrow = Rescale(
-            name=rewriter.fresh(f"{op.name}/narrow"), inputs=op.inputs, outputs=(value,)
+            name=rewriter.fresh(f"{op.name}/narrow"), inputs=op.inputs[:1], outputs=(value,)
         )
-        rewriter.replace(op, narrow, dataclasses.replace(op, inputs=(value,)))
+        # A softmax keeps its mask.
+        rewriter.replace(op, narrow, dataclasses.replace(op, inputs=(value, *op.inputs[1:])))
     return rewriter.finish(), formats, narrowed

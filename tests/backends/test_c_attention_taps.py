@@ -21,7 +21,7 @@ CASES = [case for case in cases_of("local_attention2d") if not case.graph.types[
 def quick_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Small programs take longer to compile than to run."""
     script = tmp_path / "cc-o0"
-    script.write_text('#!/bin/sh\nexec gcc "$@" -O0\n')
+    script.write_text('#!/bin/sh\nexec gcc "$@" -O0 -DQCOMPILE_KEEP_FLAGS\n')
     script.chmod(0o755)
     monkeypatch.setenv("CC", str(script))
 

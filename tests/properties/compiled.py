@@ -59,10 +59,12 @@ class Example:
         )
 
 
-def example(seed: int, folder: Path, benign: bool, layers: int = 6) -> Example:
+def example(
+    seed: int, folder: Path, benign: bool, layers: int = 6, attention: bool = False
+) -> Example:
     """The network of a seed; its files go into `folder`."""
     rng = Random(seed)
-    model = random_network(rng, benign, layers)
+    model = random_network(rng, benign, layers, attention)
     path = folder / "random.onnx"
     onnx.save(model, str(path))
     imported = import_model(path)

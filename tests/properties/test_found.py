@@ -16,6 +16,7 @@ from qcompile.backends.c.verify import FLOAT_LIMIT, relative_difference
 from qcompile.boundary import InputKind, InputSpec
 from qcompile.errors import GraphError
 from qcompile.feeds import float_feed, integer_feed
+from qcompile.ops import BatchMatMul
 from qcompile.options import CompileOptions, Effort, InputChoice, LayerOverride, OutputKind, Target
 from qcompile.pipeline import compile_model
 from qcompile.result import CompileResult
@@ -257,3 +258,44 @@ def test_a_mean_in_a_float_island_may_cancel() -> None:
     assert relative_difference(expected, actual) > FLOAT_LIMIT
     assert relative_difference(expected, actual, terms=2.5) < FLOAT_LIMIT
     assert relative_difference(expected, actual + np.float32(1e-3), terms=2.5) > FLOAT_LIMIT
+
+
+def attention(mask: Array) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+    """Every row of the image attends to the others of its channel."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], name="conv"),
+        helper.make_node("Transpose", ["h"], ["t"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["h", "t"], ["s"], name="scores"),
+        helper.make_node("Add", ["s", "mask"], ["m"], name="masked"),
+        helper.make_node("Softmax", ["m"], ["a"], axis=-1, name="softmax"),
+        helper.make_node("MatMul", ["a", "h"], ["y"], name="sums"),
+    ]
+    return nodes, {"w": normal(2, 2, 1, 1), "mask": mask}
+
+
+def test_a_masked_softmax_of_wide_scores_keeps_its_mask(tmp_path: Path) -> None:
+    mask = np.where(np.tril(np.ones((6, 6), bool)), 0, -1e4).astype(np.float32)
+    options = dataclasses.replace(FLOATS, abits="16", target=Target.SIM)
+    result = compiled(tmp_path, *attention(mask), options)
+    softmax = result.integer_graph.by_name["softmax"]
+    assert len(softmax.inputs) == 2
+    narrow = result.integer_graph.producers[softmax.inputs[0]]
+    assert narrow.kind == "Rescale"
+    assert len(narrow.inputs) == 1
+    assert largest_error(result, tmp_path) < 0.01
+
+
+def test_a_softmax_of_float_scores_has_no_proven_mass(tmp_path: Path) -> None:
+    options = dataclasses.replace(
+        FLOATS, target=Target.SIM, layers=(LayerOverride("scores", abits="32"),)
+    )
+    nodes, constants = attention(np.zeros((6, 6), np.float32))
+    del nodes[3]
+    nodes[3].input[0] = "s"
+    del constants["mask"]
+    result = compiled(tmp_path, nodes, constants, options)
+    sums = result.integer_graph.by_name["sums"]
+    assert isinstance(sums, BatchMatMul)
+    assert sums.epilogue is not None
+    assert sums.mass is None
+    assert largest_error(result, tmp_path) < 0.05

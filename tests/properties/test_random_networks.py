@@ -24,10 +24,11 @@ from qcompile.errors import QCompileError
 from qcompile.feeds import float_feed, integer_feed
 from qcompile.graph import Graph
 from qcompile.ops import GroupNorm
-from qcompile.options import CompileOptions, Target
+from qcompile.options import CompileOptions, Taps, Target
 from qcompile.passes.base import run_passes
 from qcompile.pipeline import compile_model, simplify_passes
 from qcompile.result import CompileResult
+from qcompile.sim.attention_maps import attention_layers
 from qcompile.sim.executor import Executor
 from qcompile.sim.file import load_network, network_bytes
 from qcompile.types import Array
@@ -41,7 +42,11 @@ LARGEST_ERROR = {"8": 0.25, "16": 0.01}
 """Of an output's largest magnitude: far above what is usual (0.04 and 0.001 for 99 of 100), far
 below what a wrong scale, a lost channel or a saturated layer gives."""
 
-REFUSALS = ("binary output would fall", "a class map cannot follow it")
+REFUSALS = (
+    "binary output would fall",
+    "a class map cannot follow it",
+    "all attention of the network is computed in floats",
+)
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 SEEDS = st.integers(0, (1 << 32) - 1)
@@ -65,16 +70,18 @@ def examples(count: int) -> Callable[[Callable[..., None]], Callable[..., None]]
 
 
 @contextmanager
-def network(seed: int, layers: int, benign: bool = False) -> Iterator[Example]:
+def network(
+    seed: int, layers: int, benign: bool = False, attention: bool = False
+) -> Iterator[Example]:
     with tempfile.TemporaryDirectory() as folder:
-        yield example(seed, Path(folder), benign, layers)
+        yield example(seed, Path(folder), benign, layers, attention)
 
 
 @pytest.fixture(autouse=True)
 def quick_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """These programs are small, so compiling takes longer than running: no optimisation."""
     script = tmp_path / "cc-o0"
-    script.write_text('#!/bin/sh\nexec gcc "$@" -O0\n')
+    script.write_text('#!/bin/sh\nexec gcc "$@" -O0 -DQCOMPILE_KEEP_FLAGS\n')
     script.chmod(0o755)
     monkeypatch.setenv("CC", str(script))
 
@@ -108,17 +115,17 @@ def assert_close(
         assert float(difference.max()) <= tolerance * largest + 2e-6, name
 
 
-def check_float(seed: int, layers: int) -> None:
-    with network(seed, layers, benign=True) as found:
+def check_float(seed: int, layers: int, attention: bool = False) -> None:
+    with network(seed, layers, benign=True, attention=attention) as found:
         for feed in found.float_feeds():
             expected = reference(found, feed)
             actual = Executor(found.imported).run(feed)
             assert_close(found.imported, actual, expected, IMPORT_TOLERANCE)
 
 
-def check_simplify(seed: int, layers: int) -> None:
+def check_simplify(seed: int, layers: int, attention: bool = False) -> None:
     """Each pass by itself, so that a failure names it."""
-    with network(seed, layers, benign=True) as found:
+    with network(seed, layers, benign=True, attention=attention) as found:
         feed = found.float_feeds()[0]
         expected = Executor(found.imported).run(feed)
         graph = found.imported
@@ -166,6 +173,14 @@ def check_c(seed: int, layers: int) -> None:
     """Raises VerificationError at the first element that differs."""
     with network(seed, layers) as found:
         options = dataclasses.replace(found.options, verify=True)
+        assert compiled(found.path, options).verified
+
+
+def check_attention(seed: int, layers: int) -> None:
+    """As `check_c`, with the maps that the program keeps."""
+    with network(seed, layers, attention=True) as found:
+        taps = Taps.ATTENTION if attention_layers(found.simplified) else None
+        options = dataclasses.replace(found.options, verify=True, taps=taps)
         assert compiled(found.path, options).verified
 
 
@@ -222,12 +237,29 @@ def test_compiles_repeat(seed: int, layers: int) -> None:
     check_repeatable(seed, layers)
 
 
+@examples(30)
+def test_attention_is_like_onnxruntime(seed: int, layers: int) -> None:
+    check_float(seed, layers, attention=True)
+
+
+@examples(30)
+def test_simplifying_keeps_attention(seed: int, layers: int) -> None:
+    check_simplify(seed, layers, attention=True)
+
+
+@needs_gcc
+@examples(5)
+def test_c_equals_the_simulator_with_attention(seed: int, layers: int) -> None:
+    check_attention(seed, layers)
+
+
 CHECKS: dict[str, tuple[Any, int]] = {
     "float": (check_float, 1500),
     "simplify": (check_simplify, 1500),
     "accuracy": (check_accuracy, 600),
     "c": (check_c, 600),
     "repeatable": (check_repeatable, 200),
+    "attention": (check_attention, 200),
 }
 
 

@@ -33,7 +33,7 @@ def test_the_c_program_computes_the_maps(tmp_path: Path, monkeypatch: pytest.Mon
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed")
     script = tmp_path / "cc-o0"
-    script.write_text('#!/bin/sh\nexec gcc "$@" -O0\n')
+    script.write_text('#!/bin/sh\nexec gcc "$@" -O0 -DQCOMPILE_KEEP_FLAGS\n')
     script.chmod(0o755)
     monkeypatch.setenv("CC", str(script))
     model, folder = save_model(tmp_path / "net.onnx"), tmp_path / "out"
