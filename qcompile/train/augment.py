@@ -12,12 +12,16 @@ from torch.nn import functional
 from qcompile.errors import UsageError
 
 KINDS = ("flips", "rotations", "shifts", "brightness")
+EXPOSURE = "exposure"
+"""Beside those, if it is asked for by name."""
 IGNORED = -1
 """The label of pixels that do not count: beyond the image."""
 MOST_ROTATION = math.radians(15)
 MOST_SHIFT = 0.1
 """Of the size of the image."""
 MOST_SCALING = 0.1
+MOST_STOPS = 1.0
+"""Pixels are doubled or halved at most."""
 MOST_CONTRAST, MOST_BRIGHTNESS = 0.2, 0.1
 """Of the largest pixel, and of the deviation of floats."""
 
@@ -28,7 +32,8 @@ class Augment:
 
     `flips` along each axis; `rotations` by up to 15 degrees, and by quarters of a turn where images
     are square; `shifts` by up to a tenth, with scaling by up to a tenth; `brightness` with
-    contrast, by up to a tenth and a fifth. Volumes are only flipped and brightened.
+    contrast, by up to a tenth and a fifth; `exposure` multiplies by 1/2 to 2, as scanners differ
+    more than the images of one of them do. Volumes are only flipped, brightened and exposed.
     """
 
     kinds: frozenset[str] = frozenset(KINDS)
@@ -52,6 +57,8 @@ class Augment:
             images, labels = _flip(images, labels, generator)
         if same and labels.ndim == 3 and self.kinds & {"rotations", "shifts"}:
             images, labels = self._warp(images, labels, generator)
+        if EXPOSURE in self.kinds:
+            images = {name: _expose(data, generator, is_pixels) for name, data in images.items()}
         if "brightness" in self.kinds:
             images = {name: _brighten(data, generator, is_pixels) for name, data in images.items()}
         return images, labels
@@ -90,7 +97,7 @@ class Augment:
 
 
 def parse_augment(text: str) -> Augment:
-    """'flips,brightness', 'all' or 'none'.
+    """'flips,brightness', 'all' (but for exposure) or 'none'.
 
     Raises:
         UsageError: something is unknown.
@@ -98,10 +105,11 @@ def parse_augment(text: str) -> Augment:
     if text == "all":
         return Augment()
     parts = frozenset() if text == "none" else frozenset(text.split(","))
-    unknown = sorted(parts - set(KINDS))
+    unknown = sorted(parts - {*KINDS, EXPOSURE})
     if unknown:
         raise UsageError(
-            f"--augment: '{unknown[0]}' is unknown; use all, none or some of {', '.join(KINDS)}"
+            f"--augment: '{unknown[0]}' is unknown; use all, none or some of "
+            f"{', '.join((*KINDS, EXPOSURE))}"
         )
     return Augment(parts)
 
@@ -126,6 +134,13 @@ def _flip(
         mask = flipped.reshape(-1, *(1,) * (labels.ndim - 1))
         labels = torch.where(mask, labels.flip(axis), labels)
     return images, labels
+
+
+def _expose(data: Tensor, generator: torch.Generator, is_pixels: bool) -> Tensor:
+    count = data.shape[0]
+    factors = torch.exp2(MOST_STOPS * _uniform(count, generator)).to(data.device)
+    result = data * factors.reshape(count, *(1,) * (data.ndim - 1))
+    return result.clamp(max=255) if is_pixels else result
 
 
 def _brighten(data: Tensor, generator: torch.Generator, is_pixels: bool) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from qcompile.boundary import InputKind, InputSpec
 from qcompile.data.evaluation import EvaluationData
-from qcompile.train.augment import IGNORED, Augment
+from qcompile.train.augment import EXPOSURE, IGNORED, Augment, parse_augment
 from qcompile.train.curves import Epoch, curves_svg
 from qcompile.train.loop import LOWEST_RATE, rate_at
 from qcompile.train.losses import Loss, dice_loss, divergence, edges
@@ -110,6 +110,21 @@ def test_labels_move_with_images(kinds: tuple[str, ...]) -> None:
     agree = (moved["x"][:, 0] > 100) == (marks == 1)
     assert float(agree[counted].float().mean()) > 0.97
     assert int(counted.sum()) > 0.7 * counted.numel()
+
+
+def test_exposure_is_one_factor_for_an_image() -> None:
+    images = {"x": torch.arange(1.0, 65.0).reshape(4, 1, 4, 4)}
+    labels = torch.zeros(4, 4, 4, dtype=torch.int64)
+    augment = parse_augment("exposure")
+    found, same = augment(images, labels, torch.Generator().manual_seed(3), False)
+    factors = (found["x"] / images["x"]).reshape(4, -1)
+    assert torch.equal(same, labels)
+    assert bool((factors.max(1).values - factors.min(1).values < 1e-5).all())
+    assert bool(((factors >= 0.5) & (factors <= 2)).all())
+    assert len(factors[:, 0].round(decimals=3).unique()) == 4
+    limited, _ = augment({"x": images["x"] * 4}, labels, torch.Generator().manual_seed(3), True)
+    assert float(limited["x"].max()) <= 255
+    assert EXPOSURE not in parse_augment("all").kinds
 
 
 def test_augmentation_repeats_and_none_changes_nothing() -> None:
