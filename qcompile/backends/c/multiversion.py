@@ -79,9 +79,9 @@ def _compiled_for(item: Kernel, level: Level, op: Op, names: dict[str, str]) -> 
     for before, after in zip(item.requires, requires, strict=True):
         stem = after.function.removesuffix(f"_{level.value.suffix}")
         function = function.replace(before.function, stem)
-    result = dataclasses.replace(
-        item, function=function, requires=requires, settings=settings
-    ).at(level)
+    result = dataclasses.replace(item, function=function, requires=requires, settings=settings).at(
+        level
+    )
     names[item.function] = result.function
     return result
 
