@@ -149,8 +149,9 @@ def attention_text(maps: AttentionMaps, verified: bool | None, target: str) -> s
     written = maps.layers[0].weights.shape[0]
     inputs = f"the first {written} {source}" if written > 1 else f"one of the {source}"
     text = f"{count} attention layer{'s' if count > 1 else ''}, integer weights for {inputs}"
-    if verified and target == "c":
-        return f"{text}; the program computes the same weights, compared bit by bit"
+    computing = {"c": "program", "hdl": "accelerator"}
+    if verified and target in computing:
+        return f"{text}; the {computing[target]} computes the same weights, compared bit by bit"
     if verified and target == "sim":
         return f"{text}; compared with those of the network file"
     return f"{text}, as the simulator computes them; not compared"
