@@ -18,7 +18,7 @@ from qcompile.backends.c.backend import CBackend
 from qcompile.backends.c.emitted import CProgram
 from qcompile.graph import Op
 from qcompile.ops import ArgMax, MaxPool, Threshold
-from qcompile.passes import kernel_costs
+from qcompile.passes import join_followers, kernel_costs
 from qcompile.passes.place_tensors import PlaceTensors
 from qcompile.sim.executor import Executor
 from qcompile.types import IntType, Quantization, TensorType
@@ -107,6 +107,12 @@ def some_cases(seed: int) -> list[OpCase]:
         ),
         *(followed(case, "threshold") for case in single),
     ]
+
+
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tensors, too."""
+    monkeypatch.setattr(join_followers, "FEWEST_BYTES", 0)
 
 
 @pytest.fixture
@@ -225,3 +231,10 @@ def test_only_the_first_of_two_runs_inside() -> None:
     kinds: Sequence[str] = [step.op.kind for step in program.layout.steps]
     assert [step.follower.name for step in program.layout.steps if step.follower] == ["pool"]
     assert kinds.count("MaxPool") == 3
+
+
+def test_small_maxima_have_a_step_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The codes of 4 x 8 x 8 pixels, a byte each, are 256 bytes."""
+    for least, expected in ((256, 1), (257, 0)):
+        monkeypatch.setattr(join_followers, "FEWEST_BYTES", least)
+        assert steps_with_followers(pooled()) == expected
