@@ -171,11 +171,12 @@ class RingGearbox(GearboxComponent):
         held = Signal(range(size + 1))
         # Comparisons before the selection: `push` and `take` come late.
         for pushed, taken, change in ((0, 0, 0), (0, 1, -q), (1, 0, p), (1, 1, p - q)):
+            most, least = size - p - change, q - change
             with m.If((push == pushed) & (take == taken)):
                 m.d.sync += [
                     held.eq(held + change),
-                    room.eq(held <= size - p - change),
-                    enough.eq(held >= q - change),
+                    room.eq(1 if most >= size else held <= most),
+                    enough.eq(1 if least <= 0 else held >= least),
                 ]
         item = self.i0.payload.as_value()
         turn = Signal(q, init=1)

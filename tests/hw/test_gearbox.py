@@ -1,7 +1,12 @@
 import itertools
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
+from amaranth.back import verilog
 
 from qcompile.hw.gearbox import Gearbox
 from qcompile.hw.streams import TensorStream
@@ -51,3 +56,14 @@ def test_the_narrower_side_never_waits(before: int, after: int) -> None:
 def test_lanes_divide_the_channels() -> None:
     with pytest.raises(ValueError, match="5 lanes"):
         Gearbox(TensorStream(1, 1, 12, IntType(2), 4), 5)
+
+
+@pytest.mark.skipif(shutil.which("verilator") is None, reason="verilator is not installed")
+@pytest.mark.parametrize(("before", "after"), [(4, 6), (6, 4)])
+def test_no_comparison_is_constant(before: int, after: int, tmp_path: Path) -> None:
+    """As `held <= 7` would be in three bits: linters say so."""
+    block = Gearbox(TensorStream(1, 3, 12, IntType(3), before), after)
+    (tmp_path / "box.v").write_text(verilog.convert(block.create(), name="box"), encoding="utf-8")
+    command = ["verilator", "--lint-only", "-Wall", "-Wno-fatal", "box.v"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not {"CMPCONST", "UNSIGNED"} & set(re.findall(r"Warning-(\w+)", done.stderr))
