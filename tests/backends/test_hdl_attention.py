@@ -68,6 +68,15 @@ def test_every_tensor(name: str, tmp_path: Path) -> None:
     assert result.interval == frame_cycles(plan.flow)
 
 
+def test_constant_values_are_refused() -> None:
+    case = next(case for case in all_cases() if case.name.startswith("local_attention_2_"))
+    constants = {**case.graph.constants, "v": case.feeds["v"]}
+    problems = HdlBackend().check(replace(case.graph, inputs=("q", "k"), constants=constants))
+    assert [str(problem) for problem in problems] == [
+        "LocalAttention2d 'attention': has constant values; use --target c"
+    ]
+
+
 def test_wrong_weights_are_found() -> None:
     """The hardware of another table of exponentials: the first weight that differs is named."""
     case = next(case for case in all_cases() if case.name.startswith("local_attention_2_"))
