@@ -10,17 +10,22 @@ from qcompile.types import IntType, TensorType
 from tests.op_cases.build import CODES, STYLES, activation, codes, pick, several, some, sum_case
 from tests.op_cases.case import OpCase
 
+WIDE = (16, 17, 31, 63, 64, 65, 83, 127, 128)
+"""Widths of rows that are computed in runs of pixels."""
+
 
 def cases(rng: np.random.Generator) -> Iterator[OpCase]:
-    for index in range(18):
+    for index in range(18 + len(WIDE)):
         heads = some(rng, 1, 4)
         channels = heads * some(rng, 1, 5)
-        by_channel = index % 3 == 0
+        by_channel = index % 3 == 0 and index < 18
         values = channels if by_channel else heads * some(rng, 1, 4)
         kernel = (some(rng, 1, 3), pick(rng, (1, 3, 5)))
         pads = tuple(size // 2 for size in kernel) if index % 4 else several(rng, 2, 0, 3)
         ends = tuple(size // 2 for size in kernel) if index % 4 else several(rng, 2, 0, 3)
         size = tuple(k + some(rng, 0, 3) for k in kernel)
+        if index >= 18:
+            size = (size[0], WIDE[index - 18] + kernel[1] - 1 - pads[1] - ends[1])
         out = [s + a + b - k + 1 for s, a, b, k in zip(size, pads, ends, kernel, strict=True)]
         types = {
             "q": activation(pick(rng, CODES), 1, channels, *out),

@@ -13,14 +13,24 @@ from qcompile.backends.c.program import Kernel, Role, Step, kernel
 from qcompile.ops import AttentionWidths, LocalAttention2d
 from qcompile.passes.choose_kernels import INT16, INT32, sums_type
 from qcompile.passes.place_tensors import channels_last
-from qcompile.types import Range
+from qcompile.types import Range, Shape
+
+RUN = 64
+"""Pixels that `local_attention_rows` computes at a time."""
+LANES = 16
+"""Pixels that it rounds the last run of a row up to: no vector is longer."""
+MOST_CHANNELS = 16
+"""Channels of a head up to which it is chosen, for rows of at least `LANES` pixels. In portable C
+it is no faster from there on, and with AVX-512 slower from 64 on."""
 
 
 def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> None:
-    """One pass over the image: the scores of one window are all that is held.
+    """One pass over the image, and the kernel whose innermost loops are longest.
 
-    With as many heads as channels, loops run over channels; else over the channels of a head. Where
-    attention is kept, the same kernel also stores the weights that it sums with.
+    With as many heads as channels, they run over channels; with few channels in a head, over
+    neighbouring pixels; else over the channels of a head. Held are the scores of one window, for
+    pixels side by side those of `RUN` windows, and the rows of keys and values that they cover.
+    Where attention is kept, the same kernel also stores the weights that it sums with.
     """
     names = ("q", "k", "v")
     q, k, v = (context.window(step, name, op.inputs[i]) for i, name in enumerate(names))
@@ -48,29 +58,38 @@ def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> 
     assert widths is not None
     types = [context.ctype(value) for value in op.inputs[:3]]
     line, scores = _line_type(context, op), _scores_type(context, op, widths)
-    described = step.shape(
-        "attention_shape",
-        "shape",
-        **fields,
-        factor=1 << widths.key_bits,
-        shift=widths.index_shift,
-        last=len(widths.powers) - 1,
-        levels=widths.levels,
-    )
+    sums = sums_type(op)
+    by_channel = op.heads == queries[1] == values[1]
+    narrow = line != "int64_t" and scores == sums == "int32_t"
+    by_rows = not by_channel and narrow and _few_channels(op, queries, values)
+    fields |= {
+        "factor": 1 << widths.key_bits,
+        "shift": widths.index_shift,
+        "last": len(widths.powers) - 1,
+        "levels": widths.levels,
+    }
+    template, struct = "local_attention", "attention_shape"
+    # What the windows of the last vector of pixels cover, too.
+    row = -(-queries[3] // LANES) * LANES + op.kernel[1] - 1
+    if by_channel:
+        template = "local_attention_channels"
+    elif by_rows:
+        template, struct = "local_attention_rows", "attention_rows_shape"
+        fields["line"] = row
+        settings["run"] = RUN
+    described = step.shape(struct, "shape", **fields)
     # By position, channels last, as the keys lie.
     data = context.graph.constants[op.inputs[3]].reshape(queries[1], op.positions).T
     embeddings = step.table("embeddings", line, data, Role.WEIGHTS, "relative positions")
     powers = step.table(
         "powers", "uint16_t", widths.powers, Role.TABLE, "2**15 exp(-difference of scores)"
     )
-    sums = sums_type(op)
-    by_channel = op.heads == queries[1] == values[1]
     kept = ""
     if context.keeps_attention:
         shape = (*queries[2:], op.positions, op.heads)
         kept = ", " + step.keep("attention", "uint16_t", shape)
     item = kernel(
-        "local_attention_channels" if by_channel else "local_attention",
+        template,
         [*types, line, scores],
         requires=[epilogue],
         suffix="_" + epilogue.function + ("_kept" if kept else ""),
@@ -83,23 +102,44 @@ def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> 
         sums=sums,
         **settings,
     )
-    window = step.scratch(scores, "scores", op.positions * op.heads)
-    if by_channel:
+    if by_rows:
+        work = [
+            step.scratch(line, "keys", op.kernel[0] * queries[1] * row),
+            step.scratch(types[2], "values", op.kernel[0] * values[1] * row),
+            step.scratch(line, "query", queries[1] * RUN),
+            step.scratch(scores, "scores", op.positions * RUN),
+            step.scratch(sums, "sums", values[1] * RUN),
+            step.scratch(sums, "pixels", values[1] * RUN),
+        ]
+    elif by_channel:
+        window = step.scratch(scores, "scores", op.positions * op.heads)
         work = [window, step.scratch(scores, "largest", op.heads)]
         work += [step.scratch("uint32_t", name, op.heads) for name in ("total", "inverse")]
+        work.append(step.scratch(sums, "sums", values[1]))
     else:
-        work = [step.scratch(line, "query", queries[1]), window]
-    work.append(step.scratch(sums, "sums", values[1]))
+        work = [
+            step.scratch(line, "query", queries[1]),
+            step.scratch(scores, "scores", op.positions * op.heads),
+            step.scratch(sums, "sums", values[1]),
+        ]
     step.calls.append(
         f"{step.use(item)}({described}, {q}, {k}, {v}, {embeddings}, {powers}, &epilogue, {y}, "
         f"{', '.join(work)}{kept});"
     )
 
 
+def _few_channels(op: LocalAttention2d, queries: Shape, values: Shape) -> bool:
+    """Whether a run of pixels fills vectors better than the channels of a head do."""
+    channels = max(queries[1], values[1]) // op.heads
+    return channels <= MOST_CHANNELS and queries[3] >= LANES
+
+
 def _line_type(context: Context, op: LocalAttention2d) -> str:
     """The C type of keys with their embeddings, and of queries beside them."""
     q, k = (context.type(value) for value in op.inputs[:2])
-    keys = op.key_reach(k, context.graph.constants[op.inputs[3]])
+    relative = context.graph.constants[op.inputs[3]]
+    # Rows of keys are stored without their embeddings.
+    keys = op.key_reach(k, relative).union(op.key_reach(k, np.zeros_like(relative)))
     widest = keys.union(q.codes)
     if INT16.contains(widest):
         return "int16_t"

@@ -70,6 +70,7 @@ PLANNERS: Mapping[type[Op], Row] = {
         plan_local_attention,
         "local_attention",
         "local_attention_channels",
+        "local_attention_rows",
         "local_attention_float",
     ),
     ops.MaxPool: _image(movement.plan_max_pool, "max_pool", "max_pool_tiles"),
