@@ -21,17 +21,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from qcompile.data.arrays import open_arrays
 from qcompile.errors import DataError, QCompileError, UsageError
 from qcompile.train.attention_unet import AttentionUNet
-from qcompile.train.augment import parse_augment
+from qcompile.train.augment import EXPOSURE, parse_augment
 from qcompile.train.device import torch_device
 from qcompile.train.float_network import INPUT, export_onnx, train_float
 from qcompile.train.losses import Loss
 from qcompile.train.options import TrainOptions, class_weights
 from qcompile.train.samples import Samples
+from qcompile.types import Array
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "folders.py"
 KINDS = ("attention", "convolution")
@@ -50,6 +52,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--data", type=Path, required=True, help=f"a .npz with {', '.join(KEYS)}")
     add("-o", "--out", type=Path, default=Path("attention-out"), help="folder of all results")
     add("--quick", action="store_true", help="a small network and few epochs: minutes")
+    add("--resume", action="store_true", help="keep the trained networks of the folder")
     add("--seed", type=int, default=0)
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--base", type=int, help=f"channels of the first level ({USUAL['base']})")
@@ -71,23 +74,50 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return chosen
 
 
-def train(kind: str, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """One network, to its last epoch; its ONNX file, and what is known of it."""
+def read(options: argparse.Namespace) -> dict[str, Array]:
+    """The four arrays."""
     file = open_arrays(options.data)
     missing = [key for key in KEYS if key not in file.keys]
     if missing:
         raise DataError(
             f"{options.data.name}: has no array '{missing[0]}'; it must have {', '.join(KEYS)}"
         )
-    images, labels = file.read("train_x"), file.read("train_y")
+    data = {key: file.read(key) for key in KEYS}
+    height, width = data["train_x"].shape[1:3]
     step = 1 << options.depth
-    if any(size % step for size in images.shape[1:3]):
+    if height % step or width % step:
         raise UsageError(
-            f"{options.data.name}: {images.shape[1]}x{images.shape[2]} pixels are no multiple of "
-            f"{step}, see --depth"
+            f"{options.data.name}: {height}x{width} pixels are no multiple of {step}, see --depth"
         )
+    return data
+
+
+def write_calibration(data: dict[str, Array], options: argparse.Namespace) -> Path:
+    """The training images; a third each darker, as they are and brighter, if training saw that.
+
+    What has another brightness than these may leave the ranges of activations, which grow with its
+    square in attention.
+    """
+    images = data["train_x"]
+    if EXPOSURE in parse_augment(options.augment).kinds:
+        parts = [
+            np.clip(np.rint(images[first::3] * factor), 0, 255)
+            for first, factor in enumerate((0.5, 1.0, 2.0))
+        ]
+        images = np.concatenate(parts).astype(images.dtype)
+    path: Path = options.out / "calibration.npz"
+    np.savez_compressed(path, x=images)
+    return path
+
+
+def train(kind: str, data: dict[str, Array], options: argparse.Namespace) -> dict[str, Any]:
+    """One network, to its last epoch, as an ONNX file; what is known of the training."""
+    model = options.out / f"{kind}.onnx"
+    if options.resume and model.is_file():
+        return {"resumed": True}
+    images, labels = data["train_x"], data["train_y"]
     samples = Samples.from_arrays(images, labels, INPUT)
-    classes = 1 + int(max(labels.max(), file.read("val_y").max()))
+    classes = 1 + int(max(labels.max(), data["val_y"].max()))
     channels = images.shape[3] if images.ndim == 4 else 1
     choice = TrainOptions(
         epochs=options.epochs,
@@ -121,19 +151,19 @@ def train(kind: str, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]
         ),
         class_weights(options.class_weights, samples.class_counts(max(2, classes))),
     )
-    options.out.mkdir(parents=True, exist_ok=True)
-    model = options.out / f"{kind}.onnx"
     model.write_bytes(export_onnx(network.cpu(), (1, channels, *images.shape[1:3])))
     seconds = time.monotonic() - begin
-    return model, {"loss": epochs[-1].loss, "epochs": len(epochs), "seconds": seconds}
+    return {"loss": epochs[-1].loss, "epochs": len(epochs), "seconds": seconds}
 
 
-def compile_network(model: Path, setting: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Runs `qcompile` on a model; its report."""
+def compile_network(
+    kind: str, setting: str, calibration: Path, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Runs `qcompile` on a trained network; its report."""
     weights, activations = setting.split("/")
-    folder = options.out / f"{model.stem}-w{weights}a{activations}"
+    model, folder = options.out / f"{kind}.onnx", options.out / f"{kind}-w{weights}a{activations}"
     command = [sys.executable, "-m", "qcompile.cli", str(model), "-o", str(folder), "--verify"]
-    command += ["--calib", f"{options.data}:train_x", "--data", str(options.data), "-q"]
+    command += ["--calib", f"{calibration}:x", "--data", str(options.data), "-q"]
     command += ["--wbits", weights, "--abits", activations, "--effort", options.effort]
     print(" ".join(["qcompile", *command[3:]]), flush=True)
     subprocess.run(command, check=True)
@@ -185,12 +215,15 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    data = read(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    calibration = write_calibration(data, options)
     rows: list[dict[str, Any]] = []
     training = {}
     for kind in KINDS:
-        model, training[kind] = train(kind, options)
+        training[kind] = train(kind, data, options)
         for setting in SETTINGS:
-            report = compile_network(model, setting, options)
+            report = compile_network(kind, setting, calibration, options)
             totals = report["totals"]
             rows.append(
                 {
