@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qcompile.backends.c.context import Context, View
+from qcompile.backends.c.context import Context
 from qcompile.backends.c.conv_depthwise import DepthwiseLayer, plan_depthwise
 from qcompile.backends.c.conv_direct import plan_direct
 from qcompile.backends.c.conv_planes import Window
@@ -15,8 +15,7 @@ from qcompile.backends.c.conv_single import plan_single
 from qcompile.backends.c.conv_ternary import TernaryLayer, plan_ternary, ternary_levels
 from qcompile.backends.c.conv_winograd import plan_winograd
 from qcompile.backends.c.direct_layer import Part, conv_layer, conv_transpose_layer, matmul_layer
-from qcompile.backends.c.elementwise import broadcast_strides
-from qcompile.backends.c.epilogues import constants_type, plan_epilogue, real_constant
+from qcompile.backends.c.epilogues import constants_type, plan_epilogue
 from qcompile.backends.c.followers import Follower, plan_follower, with_follower
 from qcompile.backends.c.head_planes import counts_planes, plan_head_planes
 from qcompile.backends.c.names import type_size
@@ -31,16 +30,14 @@ from qcompile.backends.c.weights import (
     round_up,
     tile_table,
 )
-from qcompile.ops import BatchMatMul, Conv, ConvTranspose, MatMul
-from qcompile.passes.choose_kernels import KernelChoice, choose_product
+from qcompile.ops import Conv, ConvTranspose, MatMul
+from qcompile.passes.choose_kernels import KernelChoice
 from qcompile.passes.place_tensors import channels_last, natural
 from qcompile.types import Array, Range, Shape
 
 PATCH_BYTES = 24 * 1024
 """Patches of one tile stay in the first-level cache."""
 TILE_PIXELS = (8, 64)
-BATCH_LOOPS = 4
-"""Loops over matrices of a batch."""
 BYTE = Range(-128, 127)
 
 
@@ -337,65 +334,6 @@ def plan_matmul(context: Context, step: Step, op: MatMul) -> None:
     portable.calls.append(
         f"{portable.use(item)}({described}, {x}, weights, &epilogue, {y}, patches, sums);"
     )
-
-
-def plan_batch_matmul(context: Context, step: Step, op: BatchMatMul) -> None:
-    """Dot products of rows and columns, read where they lie."""
-    kinds = [context.type(value) for value in op.inputs]
-    out = context.type(op.output).shape
-    choice = choose_product(op, kinds)
-    names, strides = [], []
-    for name, value, kind in zip("ab", op.inputs, kinds, strict=True):
-        if op.epilogue is None and context.graph.is_constant(value):
-            data = real_constant(context, value)
-            names.append(step.table(f"constant_{name}", "float", data, Role.WEIGHTS))
-        else:
-            names.append(context.read(step, name, value))
-        strides.append(broadcast_strides(context.strides(value), kind.shape, out))
-    y = context.write_as(step, "y", op.output, natural(len(out)))
-    batch = View(out[:-2], (strides[0][:-2], strides[1][:-2])).collapsed().padded(BATCH_LOOPS)
-    depth = kinds[0].shape[-1]
-    length = round_up(depth, LENGTH_BLOCK)
-    tile = tile_pixels(length, choice.line, out[-2])
-    (a_row, a_step), (b_row, b_step) = (context.strides(value)[-2:] for value in op.inputs)
-    described = step.shape(
-        "batch_matmul_shape",
-        "shape",
-        size=batch.sizes,
-        a=batch.strides[0],
-        b=batch.strides[1],
-        rows=out[-2],
-        depth=depth,
-        columns=out[-1],
-        tile=tile,
-        a_row=a_row,
-        a_step=a_step,
-        b_row=b_row,
-        b_step=b_step,
-    )
-    epilogue = plan_epilogue(context, step, op, out[-1])
-    rows = round_up(out[-1], ROW_BLOCK)
-    step.scratch(choice.line, "patches", tile * length)
-    step.scratch(choice.line, "columns", rows * length)
-    step.scratch(choice.sums, "sums", tile * rows)
-    types = ["float"] * 2 if op.epilogue is None else [context.ctype(v) for v in op.inputs]
-    dot = dot_kernel(choice)
-    item = kernel(
-        "batch_matmul",
-        types if choice.line == "int16_t" else [*types, choice.line],
-        requires=[dot, epilogue],
-        suffix="_" + epilogue.function,
-        a=types[0],
-        b=types[1],
-        y=context.ctype(op.output),
-        line=choice.line,
-        sums=choice.sums,
-        epilogue=epilogue.function,
-        constants=constants_type(epilogue),
-        dot_tile=dot.function,
-    )
-    arguments = f"{', '.join(names)}, &epilogue, {y}, patches, columns, sums"
-    step.calls.append(f"{step.use(item)}({described}, {arguments});")
 
 
 def image_weights(weights: Array) -> Array:

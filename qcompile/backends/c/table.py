@@ -8,6 +8,7 @@ from typing import Any
 
 from qcompile import ops
 from qcompile.backends.c import elementwise, layers, movement, movement_planes, reductions
+from qcompile.backends.c.batch_matmul import plan_batch_matmul
 from qcompile.backends.c.context import Context
 from qcompile.backends.c.conv_planes import plan_conv_planes
 from qcompile.backends.c.local_attention import plan_local_attention
@@ -55,7 +56,7 @@ PLANNERS: Mapping[type[Op], Row] = {
     ops.Conv: _image(layers.plan_conv, "head_planes", "conv", "conv_depthwise", "conv_joined"),
     ops.ConvTranspose: _image(layers.plan_conv_transpose, "conv_transpose"),
     ops.MatMul: _strided(layers.plan_matmul, "matmul"),
-    ops.BatchMatMul: _strided(layers.plan_batch_matmul, "batch_matmul"),
+    ops.BatchMatMul: _strided(plan_batch_matmul, "batch_matmul"),
     ops.Affine: _strided(elementwise.plan_affine, "affine"),
     ops.Rescale: _strided(elementwise.plan_rescale, "rescale"),
     ops.Add: _strided(elementwise.plan_sum, "add", rank=5),
