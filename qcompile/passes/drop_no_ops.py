@@ -1,4 +1,5 @@
-"""Removes operators that change nothing, and merges movements that undo each other."""
+"""Removes operators that change nothing, or repeat what their readers repeat themselves, and merges
+movements that undo each other."""
 
 from __future__ import annotations
 
@@ -8,12 +9,15 @@ from typing import ClassVar
 
 from qcompile.graph import Graph, Op, Rewriter
 from qcompile.ops import (
+    IDENTITY,
+    Add,
     ArgMax,
     AveragePool,
     Concat,
     Conv,
     LinearResize,
     MaxPool,
+    Mul,
     NearestResize,
     Pad,
     PadMode,
@@ -28,7 +32,8 @@ from qcompile.passes.bypass import bypass
 
 @dataclass(frozen=True, slots=True)
 class DropNoOps:
-    """Drops identities; merges chains of Reshape or Transpose; gives zero Pads to convolutions.
+    """Drops identities and needless Expands; merges chains of Reshape or Transpose; gives zero Pads
+    to convolutions.
 
     Before::
 
@@ -57,6 +62,7 @@ def _drop_one(graph: Graph) -> Graph | None:
         edited = edited or _merge_transposes(graph, op)
         edited = edited or _squeeze_arg_max(graph, op)
         edited = edited or _fold_pad(graph, op)
+        edited = edited or _drop_expansion(graph, op)
         if edited is not None:
             return edited
     return None
@@ -163,3 +169,44 @@ def _fold_pad(graph: Graph, op: Op) -> Graph | None:
     rewriter = Rewriter(graph)
     rewriter.replace(op, folded)
     return rewriter.finish()
+
+
+def _drop_expansion(graph: Graph, op: Op) -> Graph | None:
+    """A tensor that is repeated along axes (an Expand) for sums and products that would repeat it
+    themselves."""
+    source = _expanded(graph, op)
+    readers = graph.consumers[op.output]
+    if source is None or not readers or op.output in graph.outputs:
+        return None
+    edits = []
+    for reader in readers:
+        if not isinstance(reader, Add | Mul):
+            return None
+        inputs = tuple(source if value == op.output else value for value in reader.inputs)
+        shapes = [graph.types[value].shape for value in inputs]
+        if reader.infer_shape(shapes) != graph.output_type(reader).shape:
+            return None
+        edits.append((reader, dataclasses.replace(reader, inputs=inputs)))
+    rewriter = Rewriter(graph)
+    for reader, edited in edits:
+        rewriter.replace(reader, edited)
+    return rewriter.finish()
+
+
+def _expanded(graph: Graph, op: Op) -> str | None:
+    """What `op` repeats along axes of size 1, and does nothing else to; None if it does more."""
+    match op:
+        case NearestResize():
+            shape = graph.types[op.inputs[0]].shape
+            sizes = zip(op.sources, shape[2:], strict=True)
+            if all(size == 1 or sources == tuple(range(size)) for sources, size in sizes):
+                return op.inputs[0]
+        case Mul():
+            fixed = [graph.is_constant(value) for value in op.inputs]
+            if sum(fixed) != 1 or op.activation != IDENTITY:
+                return None
+            x = op.inputs[fixed.index(False)]
+            ones = (graph.constants[op.inputs[fixed.index(True)]] == 1).all()
+            if ones and graph.types[x].rank == graph.output_type(op).rank:
+                return x
+    return None

@@ -108,7 +108,7 @@ def channel_vector(data: Array, shape: tuple[int, ...]) -> Array | None:
     if len(shape) < 2 or data.ndim > len(shape):
         return None
     full = (1,) * (len(shape) - data.ndim) + data.shape
-    if any(size != 1 for axis, size in enumerate(full) if axis != 1):
+    if any(size != 1 and (axis != 1 or size != shape[1]) for axis, size in enumerate(full)):
         return None
     return np.array(np.broadcast_to(data.astype("float64").reshape(-1), (shape[1],)))
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from qcompile.ops import (
+    Add,
     ArgMax,
     AveragePool,
     Concat,
@@ -12,6 +14,7 @@ from qcompile.ops import (
     LinearResize,
     LinearTaps,
     MaxPool,
+    Mul,
     NearestResize,
     Op,
     Pad,
@@ -169,3 +172,44 @@ def test_squeezed_class_map() -> None:
     assert_same_function(before, after)
     before = net.graph(net.add("flat", Reshape, classes, shape=(1, 30)))
     assert kinds(DROP.run(before)) == ["ArgMax", "Reshape"]
+
+
+def expanded(net: Net, name: str, x: str, shape: tuple[int, ...]) -> str:
+    return net.add(name, Mul, x, net.constant(np.ones(shape, np.float32)))
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (1, 4, 5, 6)])
+def test_sums_and_products_repeat_themselves(shape: tuple[int, ...]) -> None:
+    """x * psi.expand_as(x), as attention gates are written."""
+    net = Net(x=(1, 4, 5, 6), psi=(1, 1, 5, 6))
+    wide = expanded(net, "expand", "psi", shape)
+    before = net.graph(net.add("sum", Add, net.add("gate", Mul, wide, "x"), wide))
+    after = DROP.run(before)
+    assert [op.name for op in after.ops] == ["gate", "sum"]
+    assert_same_function(before, after)
+
+
+def test_one_pixel_is_repeated_by_its_product() -> None:
+    net = Net(x=(1, 4, 5, 6), s=(1, 4, 1, 1))
+    wide = net.add("expand", NearestResize, "s", sources=((0,) * 5, (0,) * 6))
+    before = net.graph(net.add("scale", Mul, "x", wide))
+    after = DROP.run(before)
+    assert kinds(after) == ["Mul"]
+    assert_same_function(before, after)
+
+
+def test_expansions_that_are_needed_stay() -> None:
+    net = Net(x=(1, 4, 5, 6), psi=(1, 1, 5, 6), s=(1, 4, 1, 1))
+    wide = expanded(net, "expand", "psi", (1, 4, 1, 1))
+    square = net.add("square", Mul, wide, wide)
+    column = net.add("column", NearestResize, "s", sources=((0,) * 5, (0,)))
+    rest = expanded(net, "rest", "psi", (1, 4, 1, 1))
+    twice = net.add("twice", NearestResize, "x", sources=((0, 0, 1, 2, 3), (0, 1, 2, 3, 4, 5)))
+    graph = net.graph(
+        square,
+        net.add("outer", Mul, column, column),
+        net.add("one", Mul, rest, "x"),
+        net.add("other", Concat, rest, "x", axis=1),
+        net.add("product", Mul, twice, "x"),
+    )
+    assert DROP.run(graph) == graph

@@ -150,3 +150,4 @@ def test_constants_along_other_axes_are_no_affine() -> None:
     assert channel_vector(np.ones(3), (1, 3)) is not None
     assert channel_vector(np.ones(6), (1, 3, 5, 6)) is None
     assert channel_vector(np.ones(1), (3,)) is None
+    assert channel_vector(np.ones((1, 4, 1, 1)), (1, 1, 5, 6)) is None
