@@ -164,9 +164,10 @@ class _Follower:
         self.shape = graph.types[output].shape
 
     def match(self) -> _Match:
+        self._probe()
         _, channels, height, width = self.shape
         middle = np.array([height // 2])
-        group, v = self._weighted(middle, np.arange(channels))
+        group, v = self._weighted(np.arange(channels), middle, np.arange(width))
         at = width // 2
         heads = self._heads(group[:, 0, at])
         firsts = np.arange(heads) * (channels // heads)
@@ -208,6 +209,21 @@ class _Follower:
         self._verify(found, order)
         return found
 
+    def _probe(self) -> None:
+        """Follows a few elements in the middle, before anything is followed that takes long.
+
+        Raises:
+            _Mismatch: neighbours attend to the same elements of v, as all tokens of a transformer
+                do.
+        """
+        _, v = self._weighted(
+            *(np.arange(max(0, size // 2 - 1), size // 2 + 1) for size in self.shape[1:])
+        )
+        windows = v.index.reshape(-1, v.index.shape[-1])
+        windows = windows[(windows != OUTSIDE).any(axis=-1)]
+        if len(np.unique(windows, axis=0)) < len(windows):
+            raise _Mismatch
+
     def _verify(self, found: _Match, order: Array) -> None:
         """Compares every element with the definition.
 
@@ -222,7 +238,7 @@ class _Follower:
         step = max(1, CHUNK // (max(found.q.channels, channels) * width * count))
         for start in range(0, height, step):
             rows = np.arange(start, min(start + step, height))
-            group, v = self._weighted(rows, np.arange(channels))
+            group, v = self._weighted(np.arange(channels), rows, np.arange(width))
             heads = group.reshape(found.heads, wide, *group.shape[1:])
             if (heads != heads[:, :1]).any():
                 raise _Mismatch
@@ -293,11 +309,11 @@ class _Follower:
 
     # What elements are made of ----------------------------------------------------------------
 
-    def _weighted(self, rows: Array, channels: Array) -> tuple[Array, _Elements]:
+    def _weighted(self, channels: Array, rows: Array, columns: Array) -> tuple[Array, _Elements]:
         """Of outputs [channels, rows, columns]: the softmax's groups, and for each slot of these
         the elements of v [channels, rows, columns, slots]."""
         _, _, height, width = self.shape
-        grid = (channels[:, None, None] * height + rows[:, None]) * width + np.arange(width)
+        grid = (channels[:, None, None] * height + rows[:, None]) * width + columns
         total, factor = self._contraction(self.output, grid)
         if factor != 1.0:
             raise _Mismatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Literal
 
@@ -150,3 +151,17 @@ def test_attention_over_more_than_windows_stays(
     graph = imported(model, x, tmp_path / "wide.onnx", "im2col")
     assert "Softmax" in {op.kind for op in graph.ops}
     assert RecogniseLocalAttention().run(graph) is graph
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_many_tokens_are_told_apart_by_a_few_elements(tmp_path: Path) -> None:
+    """Following all that 1024 tokens are made of takes gigabytes."""
+    torch.manual_seed(0)
+    model, x = Wide("map"), torch.randn(1, 3, 32, 32)
+    graph = imported(model, x, tmp_path / "wide.onnx", "im2col")
+    tracemalloc.start()
+    try:
+        assert RecogniseLocalAttention().run(graph) is graph
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
