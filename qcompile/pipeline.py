@@ -378,8 +378,9 @@ def check_taps(graph: Graph, options: CompileOptions) -> None:
             "fewer than 32 bits, or leave --taps out"
         )
     raise UsageError(
-        "--taps attention: the network has no attention (no LocalAttention2d, and no Softmax whose "
-        "result a product of two computed tensors reads); leave --taps out"
+        "--taps attention: the network has no attention (no LocalAttention2d, no Softmax whose "
+        "result a product of two computed tensors reads, and no Sigmoid over pixels that a feature "
+        "map is multiplied with); leave --taps out"
     )
 
 

@@ -30,7 +30,7 @@ from qcompile.ops import (
     Softmax,
     Transpose,
 )
-from qcompile.sim.attention_maps import paths
+from qcompile.sim.attention_maps import Gate, paths
 from qcompile.sim.table import KERNELS
 from qcompile.types import Array, Shape, TensorType
 
@@ -40,10 +40,11 @@ MOVED: tuple[type[Op], ...] = (Concat, DepthToSpace, Gather, Reshape, Slice, Tra
 
 @dataclass(frozen=True)
 class Places:
-    """Of one softmax, its axis last.
+    """Of one softmax, its axis last, or of one gate.
 
     Attributes:
-        queries: float32 [.., queries, 2]: row and column; NaN where there is none.
+        queries: float32 [.., queries, 2]: row and column; NaN where there is none. Of a gate its
+            pixels [rows, columns, 2].
         keys: float32 [.., keys, 2], likewise.
     """
 
@@ -51,8 +52,9 @@ class Places:
     keys: Array
 
 
-def attention_places(graph: Graph, layers: Sequence[Softmax]) -> dict[str, Places]:
-    """The places of queries and keys of each softmax, by operator name.
+def attention_places(graph: Graph, layers: Sequence[Softmax | Gate]) -> dict[str, Places]:
+    """The places of queries and keys of each softmax, and of the pixels of each gate, by operator
+    name.
 
     A layer over images keeps the place of its input, strided or resized. Channels are averaged, and
     so are tensors that are added. A product of attention has the places of its queries.
@@ -62,12 +64,13 @@ def attention_places(graph: Graph, layers: Sequence[Softmax]) -> dict[str, Place
         layers: of the graph, from `attention_layers`.
     """
     wanted = {op.name for op in layers}
-    weights = {value for op in layers for path in paths(graph, op) for value in path.values}
+    softmaxes = [op for op in layers if isinstance(op, Softmax)]
+    weights = {value for op in softmaxes for path in paths(graph, op) for value in path.values}
     last = {value: op.name for op in graph.ops for value in op.inputs}
     known = {name: _image_places(graph.types[name].shape) for name in graph.inputs}
     results: dict[str, Places] = {}
     queries: dict[str, Array] = {}
-    waiting = {path.product.name: (op, path) for op in layers for path in paths(graph, op)}
+    waiting = {path.product.name: (op, path) for op in softmaxes for path in paths(graph, op)}
     for op in graph.ops:
         if not wanted:
             break
@@ -93,6 +96,10 @@ def attention_places(graph: Graph, layers: Sequence[Softmax]) -> dict[str, Place
                     wanted.discard(softmax.name)
             shape = graph.output_type(op).shape
             known[op.output] = np.asarray(_after(op, inputs, shape, weights), np.float32)
+            if op.name in wanted and isinstance(op, Gate):
+                pixels = np.moveaxis(np.nanmean(known[op.output], axis=(1, 2)), 0, -1)
+                results[op.name] = Places(pixels, pixels)
+                wanted.discard(op.name)
         for value in op.inputs:
             if last[value] == op.name:
                 known.pop(value, None)

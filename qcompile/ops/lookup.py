@@ -15,9 +15,11 @@ class Lookup(Op):
     """Inputs: codes x of any shape, a constant table [T] or, per channel (axis 1), [C, T].
 
     Output y = table[x - lowest], `lowest` being the lowest input code. Stays in the integer stage.
+    `function` names the operator that the table was made of (`Sigmoid`); it computes nothing.
     """
 
     lowest: int = 0
+    function: str = ""
 
     def infer_shape(self, shapes: Sequence[Shape]) -> Shape:
         x, table = shapes

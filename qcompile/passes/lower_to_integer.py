@@ -408,6 +408,7 @@ class _Lowering:
             inputs=(self._codes(op.inputs[0], kind), constant),
             outputs=(output,),
             lowest=source.low,
+            function=op.kind,
         )
 
     def _softmax(self, op: Softmax, source: str, kind: TensorType) -> Softmax:

@@ -10,10 +10,10 @@ import numpy as np
 from qcompile.boundary import channel_axis
 from qcompile.feeds import Feed
 from qcompile.graph import Graph
-from qcompile.ops import LocalAttention2d, Softmax
+from qcompile.ops import LocalAttention2d, Lookup, Softmax
 from qcompile.report.examples import as_pixels
 from qcompile.sim.archive import archive_bytes, safe_member
-from qcompile.sim.attention_maps import attention_layers, attention_maps, levels_of
+from qcompile.sim.attention_maps import Attention, attention_layers, attention_maps, levels_of
 from qcompile.sim.places import Places, attention_places
 from qcompile.types import Array, Shape
 
@@ -29,36 +29,42 @@ class AttentionLayer:
 
     Attributes:
         name: of the operator.
-        operator: `LocalAttention2d` or `Softmax`.
+        operator: `LocalAttention2d`, `Softmax`, `Sigmoid` or `HardSigmoid`; the last two are gates.
         file: relative path of its archive.
-        levels: the code that stands for a weight of 1.
+        levels: the code that stands for a weight of 1; of a gate not always whole.
         weights: of a window [inputs, heads, positions, rows, columns], of a softmax
-            [inputs, .., queries, keys].
-        kernel: rows and columns of the window; empty for a softmax.
+            [inputs, .., queries, keys], of a gate [inputs, channels, rows, columns].
+        kernel: rows and columns of the window; empty for the others.
         pads: of the window: top, left, bottom, right.
-        places: where queries and keys lie in the image, of a softmax.
+        places: where in the image queries and keys of a softmax lie, or the pixels of a gate.
     """
 
     name: str
     operator: str
     file: str
-    levels: int
+    levels: int | float
     weights: Array
     kernel: Shape = ()
     pads: Shape = ()
     places: Places | None = None
 
+    @property
+    def is_gate(self) -> bool:
+        return self.operator not in (LocalAttention2d.__name__, Softmax.__name__)
+
     def archive(self) -> bytes:
         """The content of `file`."""
         arrays = {
             "weights": self.weights,
-            "levels": np.asarray(self.levels, np.int64),
+            "levels": np.asarray(self.levels, np.float64 if self.is_gate else np.int64),
             "operator": np.asarray(self.name),
         }
         if self.kernel:
             arrays["kernel"] = np.asarray(self.kernel, np.int64)
             arrays["pads"] = np.asarray(self.pads, np.int64)
-        if self.places is not None:
+        if self.places is not None and self.is_gate:
+            arrays["places"] = self.places.queries
+        elif self.places is not None:
             arrays |= {"query_places": self.places.queries, "key_places": self.places.keys}
         return archive_bytes(arrays)
 
@@ -95,13 +101,13 @@ def collect_attention(
     """
     runs = [attention_maps(graph, feed) for feed in feeds[:ATTENTION_INPUTS]]
     found = attention_layers(graph)
-    places = attention_places(graph, [op for op in found if isinstance(op, Softmax)])
+    places = attention_places(graph, [op for op in found if not isinstance(op, LocalAttention2d)])
     layers = tuple(
         AttentionLayer(
             op.name,
-            op.kind,
+            op.function if isinstance(op, Lookup) else op.kind,
             f"{FOLDER}/{number:02d}-{safe_member(op.name)[:LONGEST_NAME].strip('._')}.npz",
-            levels_of(op),
+            levels_of(graph, op),
             np.stack([run[op.name] for run in runs]),
             *_window(op),
             places.get(op.name),
@@ -111,8 +117,8 @@ def collect_attention(
     return AttentionMaps(layers, _image(raw), generated)
 
 
-def _window(op: LocalAttention2d | Softmax) -> tuple[Shape, Shape]:
-    if isinstance(op, Softmax):
+def _window(op: Attention) -> tuple[Shape, Shape]:
+    if not isinstance(op, LocalAttention2d):
         return (), ()
     return op.kernel, (*op.pads_begin, *op.pads_end)
 
@@ -132,7 +138,7 @@ def attention_rows(maps: AttentionMaps) -> list[tuple[str, ...]]:
             layer.name,
             layer.operator,
             "x".join(map(str, layer.weights.shape[1:])),
-            str(layer.levels),
+            f"{layer.levels:.6g}",
             layer.file,
         )
         for layer in maps.layers

@@ -97,3 +97,31 @@ def save_model(path: Path, windows: bool = True, name: str = "../all<b>") -> Pat
     x = net.add("Conv", net.reshape(x, 1, CHANNELS, 4, 4), net.weights(2, CHANNELS, 1, 1))
     path.write_bytes(net.model(x, (1, 2, 4, 4), {"input": (1, 1, SIZE, SIZE)}))
     return path
+
+
+def save_gated(path: Path) -> Path:
+    """An attention U-Net of one level (Oktay et al., 2018): a gate of half the size that is resized
+    and expanded over the channels of the skip; a gate for each channel and pixel; squeeze and
+    excitation, which weighs no pixels."""
+    net = Nodes()
+    skip = net.add("Relu", net.add("Conv", "input", net.weights(CHANNELS, 1, 1, 1)))
+    deep = net.add("Relu", net.add("Conv", skip, net.weights(6, CHANNELS, 2, 2), strides=[2, 2]))
+    both = net.add(
+        "Add",
+        net.add("Conv", skip, net.weights(3, CHANNELS, 2, 2), strides=[2, 2]),
+        net.add("Conv", deep, net.weights(3, 6, 1, 1)),
+    )
+    psi = net.add("Conv", net.add("Relu", both), net.weights(1, 3, 1, 1, gain=9.0))
+    gate = net.add("Sigmoid", psi, name="/gate")
+    scales = net.constant([1, 1, 2, 2])
+    gate = net.add("Resize", gate, "", scales, mode="linear")
+    gate = net.add("Expand", gate, net.constant([1, CHANNELS, SIZE, SIZE], "int64"))
+    x = net.add("Mul", gate, skip)
+    pooled = net.add("GlobalAveragePool", x)
+    excited = net.add("Sigmoid", net.add("Conv", pooled, net.weights(CHANNELS, CHANNELS, 1, 1)))
+    x = net.add("Mul", x, excited)
+    scores = net.add("Conv", x, net.weights(CHANNELS, CHANNELS, 1, 1, gain=9.0))
+    x = net.add("Mul", x, net.add("HardSigmoid", scores, name="/full"))
+    x = net.add("Conv", x, net.weights(2, CHANNELS, 1, 1))
+    path.write_bytes(net.model(x, (1, 2, SIZE, SIZE), {"input": (1, 1, SIZE, SIZE)}))
+    return path

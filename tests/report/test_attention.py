@@ -11,6 +11,8 @@ import pytest
 from onnx import helper
 
 from qcompile import CompileOptions, compile_model
+from qcompile.backends.c.backend import CBackend
+from qcompile.backends.hdl.backend import HdlBackend
 from qcompile.cli import run
 from qcompile.data.generated import generated_feeds
 from qcompile.ops import Softmax
@@ -18,8 +20,9 @@ from qcompile.report.attention import AttentionLayer, AttentionMaps
 from qcompile.report.html.attention import Box, attention_picture
 from qcompile.result import CompileResult
 from qcompile.sim.attention_maps import attention_layers, attention_maps
+from qcompile.sim.executor import Executor
 from qcompile.sim.places import Places, attention_places
-from tests.report.attention_models import save_model
+from tests.report.attention_models import save_gated, save_model
 from tests.report.test_html_page import Page
 
 
@@ -108,6 +111,49 @@ def test_places(compiled: CompileResult, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.keys, windows, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> CompileResult:
+    path = save_gated(tmp_path_factory.mktemp("gates") / "net.onnx")
+    return compile_model(path, CompileOptions(target="sim", taps="attention", verify=True))  # type: ignore[arg-type]
+
+
+def test_gates(gated: CompileResult, tmp_path: Path) -> None:
+    """One that is resized, and one for each channel; squeeze and excitation is none."""
+    gated.write(tmp_path)
+    found = json.loads((tmp_path / "report.json").read_text())["attention"]
+    assert [(item["name"], item["operator"], item["shape"]) for item in found] == [
+        ("/gate", "Sigmoid", [1, 4, 4]),
+        ("/full", "HardSigmoid", [4, 8, 8]),
+    ]
+    graph = gated.integer_graph
+    feeds = generated_feeds({"input": (1, 1, 8, 8)}, 0)[:2]
+    for item in found:
+        output = graph.by_name[item["name"]].output
+        grid = graph.types[output].quantization
+        assert grid is not None
+        codes = [Executor(graph).run(feed, taps=[output])[output][0] for feed in feeds]
+        with np.load(tmp_path / item["file"], allow_pickle=False) as archive:
+            np.testing.assert_array_equal(archive["weights"], np.stack(codes))
+            assert archive["levels"] == item["levels"] == 1 / grid.scale[0]
+            size = item["shape"][1]
+            line = (np.arange(size) + 0.5) / size
+            places = np.stack(np.meshgrid(line, line, indexing="ij"), -1)
+            np.testing.assert_allclose(archive["places"], places, atol=1e-6)
+            assert sorted(archive.files) == ["levels", "operator", "places", "weights"]
+    texts = " ".join(Page(str(gated.files()["report.html"])).texts)
+    for caption in ("Gate", "Mean of the channels", "Most varied channel"):
+        assert caption in texts
+
+
+def test_programs_and_accelerators_keep_gates(gated: CompileResult) -> None:
+    """So that --verify compares them."""
+    graph = gated.integer_graph
+    gates = {op.output for op in attention_layers(graph)}
+    assert len(gates) == 2
+    assert gates <= {value for _, value in CBackend().emit(graph).layout.taps}
+    assert gates <= set(HdlBackend().plan(graph).design.taps)
+
+
 def maps(layer: AttentionLayer) -> AttentionMaps:
     return AttentionMaps((layer,), np.zeros((8, 8), np.uint8), generated=False)
 
@@ -151,6 +197,22 @@ def test_the_sharpest_window() -> None:
     assert window.mark == Box(3, 2, 1, 1)
 
 
+def test_which_gates_are_shown() -> None:
+    """A picture runs from the least weight to the largest; places say where it lies."""
+    weights = np.full((1, 2, 2, 4), 50, np.uint8)
+    weights[0, 1, 1, 0], weights[0, 1, 0, 3] = 30, 90
+    line = np.stack(np.meshgrid([0.6, 0.8], (np.arange(4) + 0.5) / 4, indexing="ij"), -1)
+    layer = AttentionLayer("g", "Sigmoid", "f", 100.0, weights, places=Places(line, line))
+    picture = attention_picture(maps(layer), None, "c")
+    assert picture is not None
+    mean, varied = picture.rows[0].panels
+    assert mean.note == "mean of weights[0] over 2 channels, transparent 40 %, full colour 70 %"
+    assert varied.note == "weights[0, 1], transparent 30 %, full colour 90 %"
+    assert (varied.place.x, varied.place.width, varied.mark) == (0, 8, None)
+    assert varied.place.y == pytest.approx(4)
+    assert varied.place.height == pytest.approx(3.2)
+
+
 @pytest.mark.parametrize("flags", [(), ("--wbits", "32", "--abits", "32")])
 def test_networks_without_integer_attention(
     flags: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -159,8 +221,16 @@ def test_networks_without_integer_attention(
     if not flags:
         from tests.importer.models import build
 
-        node = helper.make_node("Softmax", ["x"], ["y"], axis=1)
-        path.write_bytes(build([node]).SerializeToString())
+        nodes = [
+            helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+            helper.make_node("Sigmoid", ["pooled"], ["gate"]),
+            helper.make_node("Expand", ["gate", "shape"], ["expanded"]),
+            helper.make_node("Mul", ["expanded", "x"], ["scaled"]),
+            helper.make_node("Softmax", ["scaled"], ["y"], axis=1),
+        ]
+        shape = np.array([1, 2, 4, 4], np.int64)
+        model = build(nodes, {"x": (1, 2, 4, 4)}, constants={"shape": shape})
+        path.write_bytes(model.SerializeToString())
     folder = tmp_path / "out"
     assert run([str(path), "--taps", "attention", *flags, "-o", str(folder)]) == 2
     error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Attention maps over the image: for some layers, what a few of their heads look at.
+"""Attention maps over the image: for some layers, what a few of their heads or gates look at.
 
 What is shown follows from the weights by a fixed rule, which docs/report.md states.
 """
@@ -103,7 +103,8 @@ def _row(layer: AttentionLayer, view: Box, has_image: bool) -> AttentionRow:
     if has_image and layer.kernel:
         panels = _window_panels(layer, view)
     elif has_image and layer.places is not None:
-        panels = _softmax_panels(layer, layer.places, view)
+        panels_of = _gate_panels if layer.is_gate else _softmax_panels
+        panels = panels_of(layer, layer.places, view)
     return AttentionRow(plain(layer.name), f"{layer.operator}, weights {shape}", panels)
 
 
@@ -139,6 +140,37 @@ def _window_panels(layer: AttentionLayer, view: Box) -> tuple[AttentionPanel, ..
     overlay = heat_address(window / max(window.max(), 1e-9))
     mark = Box(x * view.width / columns, y * view.height / rows, wide, high)
     panels.append(AttentionPanel("Sharpest window", note, part, overlay, place, mark))
+    return tuple(panels)
+
+
+def _gate_panels(layer: AttentionLayer, places: Places, view: Box) -> tuple[AttentionPanel, ...]:
+    """The weights of all pixels; of several channels their mean, and the one whose weights vary
+    most."""
+    grid = _grid(places.queries)
+    if grid is None or np.isnan(places.queries).any():
+        return ()
+    weights = layer.weights[0] / layer.levels
+    channels = weights.shape[0]
+    chosen = [("Gate", "weights[0, 0]", weights[0])]
+    if channels > 1:
+        varied = int(weights.std(axis=(1, 2)).argmax())
+        chosen = [
+            (
+                "Mean of the channels",
+                f"mean of weights[0] over {channels} channels",
+                weights.mean(0),
+            ),
+            ("Most varied channel", f"weights[0, {varied}]", weights[varied]),
+        ]
+    rows, columns = (_nearest(axis, places.queries[..., i]) for i, axis in enumerate(grid))
+    panels = []
+    for caption, what, shares in chosen:
+        picture = np.zeros([len(axis) for axis in grid])
+        picture[rows, columns] = shares
+        least, most = float(picture.min()), float(picture.max())
+        note = f"{what}, transparent {share_text(least)}, full colour {share_text(most)}"
+        overlay = heat_address((picture - least) / max(most - least, 1e-9))
+        panels.append(AttentionPanel(caption, note, view, overlay, _place(grid, view)))
     return tuple(panels)
 
 
@@ -187,12 +219,6 @@ def _query_panel(
     cells = [_nearest(axis, places[placed, i]) for i, axis in enumerate(grid)]
     np.add.at(picture, tuple(cells), weights[placed])
     high, wide = (_step(axis) for axis in grid)
-    place = Box(
-        (grid[1][0] - wide / 2) * view.width,
-        (grid[0][0] - high / 2) * view.height,
-        len(grid[1]) * wide * view.width,
-        len(grid[0]) * high * view.height,
-    )
     numbers = ", ".join(str(int(item)) for item in index)
     note = f"weights[0, {numbers}], full colour {share_text(float(picture.max()))}"
     elsewhere = float(weights[~placed].sum())
@@ -205,7 +231,18 @@ def _query_panel(
         high * view.height,
     )
     overlay = heat_address(picture / max(float(picture.max()), 1e-9))
-    return AttentionPanel(caption, note, view, overlay, place, mark)
+    return AttentionPanel(caption, note, view, overlay, _place(grid, view), mark)
+
+
+def _place(grid: tuple[Array, Array], view: Box) -> Box:
+    """What the cells of a grid cover."""
+    high, wide = (_step(axis) for axis in grid)
+    return Box(
+        (grid[1][0] - wide / 2) * view.width,
+        (grid[0][0] - high / 2) * view.height,
+        len(grid[1]) * wide * view.width,
+        len(grid[0]) * high * view.height,
+    )
 
 
 def _grid(keys: Array) -> tuple[Array, Array] | None:
@@ -232,7 +269,8 @@ def _step(axis: Array) -> float:
 
 
 def _nearest(axis: Array, values: Array) -> Array:
-    return np.asarray(np.abs(values[:, None] - axis[None, :]).argmin(axis=1))
+    """Index of the nearest number of a sorted axis, of the lower one of two equally near."""
+    return np.asarray(np.searchsorted((axis[1:] + axis[:-1]) / 2, values))
 
 
 def entropy(weights: Array, axis: int) -> Array:
