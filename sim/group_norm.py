@@ -33,7 +33,7 @@ def run_float(op: GroupNorm, inputs: Sequence[Array], output: TensorType) -> Arr
 
 
 def run_integer(op: GroupNorm, inputs: Sequence[Array], output: TensorType) -> Array:
-    """The formula of `NormWidths`: statistics of a group in Python integers, elements in int64.
+    """The formula of `NormWidths`: roots in Python integers, the rest in int64.
 
     Raises:
         GraphError: an intermediate value needs more than 64 bits.
@@ -49,30 +49,33 @@ def run_integer(op: GroupNorm, inputs: Sequence[Array], output: TensorType) -> A
 
 
 def normalise_rows(op: SumOp, widths: NormWidths, acc: Array) -> None:
-    """Replaces codes [rows, N] in int64 by their normalised values, row by row.
+    """Replaces codes [rows, N] in int64 by their normalised values.
 
     Raises:
         GraphError: an intermediate value needs more than 64 bits.
     """
     count = acc.shape[1]
-    for row in acc:
-        low, high = int(row.min()), int(row.max())
-        if not INT64.contains(Range(0, count * max(low * low, high * high, 1))):
-            raise GraphError(f"{op.label()}: the sum of {count} squares exceeds 64 bits")
-        first = int(row.sum())
-        second = int(np.dot(row, row))
+    low, high = acc.min(axis=1), acc.max(axis=1)
+    square = max(int(low.min()) ** 2, int(high.max()) ** 2, 1)
+    if not INT64.contains(Range(0, count * square)):
+        raise GraphError(f"{op.label()}: the sum of {count} squares exceeds 64 bits")
+    sums, squares = acc.sum(axis=1), np.einsum("rn,rn->r", acc, acc)
+    spreads = np.maximum(abs(count * low - sums), abs(count * high - sums))
+    inverses = np.empty_like(sums)
+    # Variances and what the root is taken of have more than 64 bits where rows are long.
+    for row, (first, second) in enumerate(zip(sums.tolist(), squares.tolist(), strict=True)):
         variance = count * second - first * first
         root = math.isqrt((variance << (2 * widths.root_bits)) + widths.epsilon)
         if root == 0:
             raise GraphError(f"{op.label()}: the integer epsilon is 0 and a group is constant")
         inverse = (1 << widths.inverse_bits) // root
-        largest = max(abs(count * low - first), abs(count * high - first))
-        if not INT64.contains(Range(0, max(largest * inverse, inverse))):
+        largest = int(spreads[row]) * inverse
+        if not INT64.contains(Range(0, max(largest, inverse))):
             raise GraphError(
-                f"{op.label()}: products reach {largest * inverse}, beyond 64 bits; "
-                f"use fewer activation bits"
+                f"{op.label()}: products reach {largest}, beyond 64 bits; use fewer activation bits"
             )
-        row *= count
-        row -= first
-        row *= inverse
-        row >>= widths.drop_bits
+        inverses[row] = inverse
+    acc *= count
+    acc -= sums[:, None]
+    acc *= inverses[:, None]
+    acc >>= widths.drop_bits
