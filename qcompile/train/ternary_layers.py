@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from qcompile.errors import UsageError
 from qcompile.plan import Format, Quantizer
 from qcompile.train.codes import twn
-from qcompile.train.tensors import round_half_up, straight_through
+from qcompile.train.tensors import round_half_up
 
 THRESHOLD = 0.5
 """Activations beyond +-1/2 (strictly) become +-1, the others 0."""
@@ -82,8 +84,31 @@ class TernaryTanh(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         beta = self.continuation.beta
+        if self.continuation.is_hard:
+            hard: Tensor = _HardTanh.apply(x, beta)  # type: ignore[no-untyped-call]
+            return hard
         soft: Tensor = 0.5 * (torch.tanh(2 * beta * x - beta) - torch.tanh(-2 * beta * x - beta))
-        return straight_through(ternarised(x.detach()), soft) if self.continuation.is_hard else soft
+        return soft
+
+
+class _HardTanh(torch.autograd.Function):
+    """-1, 0 and 1 with the gradient of the soft tanh, which is not computed on the way there."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, beta: float) -> Tensor:
+        context.save_for_backward(x)
+        context.beta = beta
+        return functional.hardshrink(x, THRESHOLD).sign_()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (x,) = context.saved_tensors
+        beta = context.beta
+        # Both tanhs have slope 2 beta (1 - tanh**2), and half of each counts.
+        rising = torch.tanh(2 * beta * x - beta).square_()
+        falling = torch.tanh(2 * beta * x + beta).square_()
+        slope = rising.add_(falling).neg_().add_(2).mul_(beta)
+        return slope.mul_(gradients[0]), None
 
 
 class Ternariser(nn.Module):

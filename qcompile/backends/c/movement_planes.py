@@ -33,7 +33,7 @@ def plan_pool_planes(context: Context, step: Step, op: MaxPool) -> None:
         suffix=f"_{op.kernel[0]}",
         kernel=op.kernel[0],
     )
-    line = step.scratch("uint8_t", "line", 2 * shape[3])
+    line = step.scratch("uint8_t", "line", shape[3])
     step.calls.append(f"{step.use(item)}({described}, {x}, {y}, {line});")
 
 
@@ -49,6 +49,7 @@ def plan_resize_planes(context: Context, step: Step, op: NearestResize) -> None:
         stripe=stripe(shape),
         out_size=out[2:],
         out_stripe=stripe(out),
+        doubles=int(list(op.sources[1]) == [i // 2 for i in range(2 * shape[3])]),
     )
     tables = [
         step.table("rows", "int32_t", op.sources[0], Role.TABLE, "input row of each output row"),
