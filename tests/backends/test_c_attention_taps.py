@@ -30,9 +30,9 @@ def form_of(case: OpCase) -> str:
     (op,) = case.graph.ops
     assert isinstance(op, LocalAttention2d)
     types = case.graph.types
-    if op.heads == types["q"].shape[1] == types["v"].shape[1]:
-        return "channels"
-    return "rows" if types["q"].shape[3] >= 16 else "pixels"
+    if types["q"].shape[3] >= 16:
+        return "rows"
+    return "channels" if op.heads == types["q"].shape[1] == types["v"].shape[1] else "pixels"
 
 
 @pytest.mark.parametrize("levels", [(), (Level.AVX2,)])

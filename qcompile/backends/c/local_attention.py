@@ -8,6 +8,7 @@ import numpy as np
 
 from qcompile.backends.c.context import Context
 from qcompile.backends.c.epilogues import constants_type, plan_epilogue, real_constant
+from qcompile.backends.c.local_attention_x86 import fits_x86, plan_x86
 from qcompile.backends.c.names import float_literal
 from qcompile.backends.c.program import Kernel, Role, Step, kernel
 from qcompile.ops import AttentionWidths, LocalAttention2d
@@ -61,7 +62,7 @@ def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> 
     sums = sums_type(op)
     by_channel = op.heads == queries[1] == values[1]
     narrow = line != "int64_t" and scores == sums == "int32_t"
-    by_rows = not by_channel and narrow and _few_channels(op, queries, values)
+    by_rows = narrow and _few_channels(op, queries, values)
     fields |= {
         "factor": 1 << widths.key_bits,
         "shift": widths.index_shift,
@@ -71,12 +72,12 @@ def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> 
     template, struct = "local_attention", "attention_shape"
     # What the windows of the last vector of pixels cover, too.
     row = -(-queries[3] // LANES) * LANES + op.kernel[1] - 1
-    if by_channel:
-        template = "local_attention_channels"
-    elif by_rows:
+    if by_rows:
         template, struct = "local_attention_rows", "attention_rows_shape"
         fields["line"] = row
         settings["run"] = RUN
+    elif by_channel:
+        template = "local_attention_channels"
     described = step.shape(struct, "shape", **fields)
     # By position, channels last, as the keys lie.
     data = context.graph.constants[op.inputs[3]].reshape(queries[1], op.positions).T
@@ -102,30 +103,33 @@ def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> 
         sums=sums,
         **settings,
     )
+    portable = step.variant(None)
     if by_rows:
         work = [
-            step.scratch(line, "keys", op.kernel[0] * queries[1] * row),
-            step.scratch(types[2], "values", op.kernel[0] * values[1] * row),
-            step.scratch(line, "query", queries[1] * RUN),
-            step.scratch(scores, "scores", op.positions * RUN),
-            step.scratch(sums, "sums", values[1] * RUN),
-            step.scratch(sums, "pixels", values[1] * RUN),
+            portable.scratch(line, "keys", op.kernel[0] * queries[1] * row),
+            portable.scratch(types[2], "values", op.kernel[0] * values[1] * row),
+            portable.scratch(line, "query", queries[1] * RUN),
+            portable.scratch(scores, "scores", op.positions * RUN),
+            portable.scratch(sums, "sums", values[1] * RUN),
+            portable.scratch(sums, "pixels", values[1] * RUN),
         ]
     elif by_channel:
-        window = step.scratch(scores, "scores", op.positions * op.heads)
-        work = [window, step.scratch(scores, "largest", op.heads)]
-        work += [step.scratch("uint32_t", name, op.heads) for name in ("total", "inverse")]
-        work.append(step.scratch(sums, "sums", values[1]))
+        window = portable.scratch(scores, "scores", op.positions * op.heads)
+        work = [window, portable.scratch(scores, "largest", op.heads)]
+        work += [portable.scratch("uint32_t", name, op.heads) for name in ("total", "inverse")]
+        work.append(portable.scratch(sums, "sums", values[1]))
     else:
         work = [
-            step.scratch(line, "query", queries[1]),
-            step.scratch(scores, "scores", op.positions * op.heads),
-            step.scratch(sums, "sums", values[1]),
+            portable.scratch(line, "query", queries[1]),
+            portable.scratch(scores, "scores", op.positions * op.heads),
+            portable.scratch(sums, "sums", values[1]),
         ]
-    step.calls.append(
-        f"{step.use(item)}({described}, {q}, {k}, {v}, {embeddings}, {powers}, &epilogue, {y}, "
+    portable.calls.append(
+        f"{portable.use(item)}({described}, {q}, {k}, {v}, {embeddings}, {powers}, &epilogue, {y}, "
         f"{', '.join(work)}{kept});"
     )
+    if fits_x86(context, op, line, scores, sums):
+        plan_x86(context, step, op, (q, k, v, y), embeddings, powers, epilogue, kept)
 
 
 def _few_channels(op: LocalAttention2d, queries: Shape, values: Shape) -> bool:
