@@ -76,11 +76,6 @@ def convert_max_unpool(node: Node, builder: Builder) -> None:
     if found is None:
         node.refuse(f"its indices '{node.inputs[1]}' are not those of a MaxPool", ADVICE)
     pooled, pool = found.shape, found.pool
-    if found.offsets.any():
-        node.refuse(
-            "its indices do not count positions of the whole tensor",
-            "add what was subtracted from the indices of MaxPool",
-        )
     if builder.shape(x) != builder.shape(pool.output):
         node.malformed(
             f"elements of shape {list(builder.shape(x))} and indices of shape "
@@ -104,6 +99,11 @@ def convert_max_unpool(node: Node, builder: Builder) -> None:
         node.refuse(
             f"its result of shape {list(shape)} is not the {list(pooled)} that was pooled",
             "give MaxUnpool the shape of the MaxPool's input as output_shape",
+        )
+    if found.offsets.any():
+        node.refuse(
+            "its indices do not count positions of the whole tensor",
+            "add what was subtracted from the indices of MaxPool",
         )
     builder.emit(
         MaxUnpool(
