@@ -3,6 +3,7 @@
 --abits 8, 64 keys   ->   scores 12 bits (into the table of exponentials)
                           attention weights 14 bits (into the product with the values)
                           x + attention(norm(x)) 16 bits (into norms and sums alone)
+--abits 6            ->   values of local attention 8 bits (into sums weighed with 15 bits)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from qcompile.ops import (
     Concat,
     Gather,
     LayerNorm,
+    LocalAttention2d,
     MaskedFill,
     Reshape,
     Slice,
@@ -28,6 +30,9 @@ SCORE_BITS = 4
 """What scores have beyond activations: an error of a score is a relative error of its weight."""
 STREAM_BITS = 16
 """Sums that pass through all blocks of a transformer."""
+VALUE_BITS, MORE_VALUE_BITS = 8, 2
+"""Values of local attention have so many more than activations, up to 8: they are half of all that a
+layer of attention hands on, and meet weights of 15 bits, not of a convolution."""
 
 _MOVES = (Concat, Gather, MaskedFill, Reshape, Slice, Transpose)
 
@@ -49,7 +54,15 @@ def attention_bits(graph: Graph, op: Op, bits: int) -> int:
         return max(bits, min(TABLE_BITS, bits + SCORE_BITS))
     if _ends_in(graph, op.output, LayerNorm):
         return max(bits, STREAM_BITS)
+    if readers and all(_is_value(reader, op.output) for reader in readers):
+        return max(bits, min(VALUE_BITS, bits + MORE_VALUE_BITS))
     return bits
+
+
+def _is_value(reader: Op, value: str) -> bool:
+    """Whether local attention makes weighted sums of a value, and nothing else."""
+    named = isinstance(reader, LocalAttention2d) and reader.inputs[2] == value
+    return named and reader.inputs.count(value) == 1
 
 
 def _ends_in(graph: Graph, value: str, kind: type[Softmax] | type[LayerNorm]) -> bool:

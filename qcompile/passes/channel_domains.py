@@ -26,16 +26,31 @@ from qcompile.ops import (
     ConvTranspose,
     GroupNorm,
     LinearResize,
+    LocalAttention2d,
     MatMul,
     MaxPool,
     NearestResize,
     SumOp,
 )
 
-WRITERS: tuple[type[Op], ...] = (Conv, ConvTranspose, MatMul, Affine, GroupNorm)
+WRITERS: tuple[type[Op], ...] = (
+    Conv,
+    ConvTranspose,
+    MatMul,
+    Affine,
+    GroupNorm,
+    LocalAttention2d,
+)
 """Operators whose parameters can scale each channel of their output."""
-READERS: tuple[type[Op], ...] = (Conv, ConvTranspose, MatMul, Affine)
-"""Operators whose parameters can scale each channel of their input."""
+READERS: Mapping[type[Op], int] = {
+    Conv: 0,
+    ConvTranspose: 0,
+    MatMul: 0,
+    Affine: 0,
+    LocalAttention2d: 2,
+}
+"""Operators whose parameters can scale each channel of an input, and which one that is: of attention
+the values, of which it makes sums channel by channel."""
 PASSING: tuple[type[Op], ...] = (MaxPool, NearestResize, LinearResize, AveragePool, Add)
 """Operators that commute with a positive factor for each channel."""
 
@@ -46,6 +61,11 @@ class Reading:
 
     op: Op
     first: int
+
+    @property
+    def value(self) -> str:
+        """What it reads them from."""
+        return self.op.inputs[READERS[type(self.op)]]
 
 
 @dataclass(frozen=True)
@@ -143,9 +163,9 @@ class ChannelDomains:
         return unclipped and op.channel_axis(rank) == 1 and rank > 1
 
     def _reads(self, op: Op, value: str) -> bool:
-        if not isinstance(op, READERS) or op.name in self.fixed:
+        if type(op) not in READERS or op.name in self.fixed:
             return False
-        if op.inputs[0] != value or value in op.inputs[1:]:
+        if op.inputs[READERS[type(op)]] != value or op.inputs.count(value) > 1:
             return False
         return not isinstance(op, MatMul) or self.graph.types[value].rank == 2
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from qcompile.boundary import InputKind, InputSpec
 from qcompile.graph import Graph, Op, Rewriter
-from qcompile.ops import WEIGHTED, Conv, ConvTranspose, MatMul, SumOp
+from qcompile.ops import WEIGHTED, Conv, ConvTranspose, LocalAttention2d, MatMul, SumOp
 from qcompile.options import RangeMethod
 from qcompile.passes.activation_ranges import Member, Start, choose_scale
 from qcompile.passes.calibrate import Calibration, Statistics
@@ -134,7 +134,7 @@ class _Analysis:
     def _seen(self, domain: Domain) -> bool:
         layers = [self.options.plan.layers.get(op.name) for op in domain.writers]
         known = [op.output for op in domain.writers]
-        known += [reading.op.inputs[0] for reading in domain.readings]
+        known += [reading.value for reading in domain.readings]
         if any(self._has_own_scale(value) for value in domain.values):
             return False
         return all(map(self._by_channel, known)) and all(
@@ -296,7 +296,8 @@ def _moved(graph: Graph, analysis: _Analysis) -> Graph:
     rewriter = Rewriter(graph)
     for op in graph.ops:
         written = analysis.of_value(op.output) if op.name in writers else None
-        read = analysis.of_value(op.inputs[0]) if isinstance(op, READERS) else None
+        place = READERS.get(type(op))
+        read = None if place is None else analysis.of_value(op.inputs[place])
         if written is not None or read is not None:
             assert isinstance(op, SumOp)
             rewriter.replace(op, _rescaled(graph, rewriter, op, read, written))
@@ -309,8 +310,9 @@ def _rescaled(
     """The operator for inputs divided by `read`, with its outputs divided by `written`."""
     kind = graph.types[op.output]
     channels = kind.shape[op.channel_axis(kind.rank)]
-    weights = vector(graph, op.inputs, 1, channels, 1.0)
-    bias = vector(graph, op.inputs, 2, channels, 0.0)
+    first = 4 if isinstance(op, LocalAttention2d) else 1
+    weights = vector(graph, op.inputs, first, channels, 1.0)
+    bias = vector(graph, op.inputs, first + 1, channels, 0.0)
     if read is not None:
         if isinstance(op, Conv | ConvTranspose | MatMul):
             weights = scaled_inputs(op, weights, read)
@@ -332,7 +334,7 @@ def _rescaled(
                 shift=tuple((np.broadcast_to(activation.shift, channels) / written).tolist()),
             )
     inputs = (
-        op.inputs[0],
+        *op.inputs[:first],
         add_float(rewriter, f"{op.name}.weight", weights),
         add_float(rewriter, f"{op.name}.bias", bias),
     )

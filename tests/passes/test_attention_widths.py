@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,12 +13,13 @@ from onnx import helper
 from qcompile.config import plan_text, resolve
 from qcompile.graph import Graph
 from qcompile.lowering.row_mass import row_mass
-from qcompile.ops import BatchMatMul
+from qcompile.ops import Add, BatchMatMul, LocalAttention2d
 from qcompile.options import CompileOptions, Target
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.passes.base import run_passes
 from qcompile.pipeline import compile_model, simplify_passes
 from tests.importer.models import build, imported
+from tests.passes.nets import Net
 
 
 def block_model(keys: int) -> onnx.ModelProto:
@@ -59,6 +61,20 @@ def test_widths(abits: int, keys: int, scores: int, weights: int) -> None:
     assert bits["softmax"] == weights
     assert bits["embed"] == bits["residual"] == bits["values"] == 16
     assert bits["n1"] == abits
+
+
+@pytest.mark.parametrize(("abits", "wanted"), [(4, 6), (6, 8), (7, 8), (8, 8)])
+def test_values_of_local_attention_have_more_bits(abits: int, wanted: int) -> None:
+    net = Net(x=(1, 2, 6, 6))
+    q, k, v, both = (net.conv(name, "x", 4) for name in ("q", "k", "v", "both"))
+    window: dict[str, Any] = {"kernel": (3, 3), "pads_begin": (1, 1), "pads_end": (1, 1)}
+    a = net.add("a", LocalAttention2d, q, k, v, net.random(4, 3, 3), **window)
+    b = net.add("b", LocalAttention2d, both, k, both, net.random(4, 3, 3), **window)
+    options = CompileOptions(wbits="8", abits=str(abits), first_last_bits=str(abits))
+    plan = assign_formats(net.graph(net.conv("y", net.add("s", Add, a, b), 2)), options)
+    bits = {name: layer.output.bits for name, layer in plan.layers.items()}
+    assert bits["v"] == wanted
+    assert [bits[name] for name in ("q", "k", "both")] == [abits] * 3, bits
 
 
 def test_formats_by_name_stay() -> None:

@@ -10,7 +10,18 @@ import pytest
 
 from qcompile.boundary import InputKind, InputSpec
 from qcompile.graph import Graph
-from qcompile.ops import RELU, Activation, Add, Affine, Concat, GroupNorm, MatMul, MaxPool, Sigmoid
+from qcompile.ops import (
+    RELU,
+    Activation,
+    Add,
+    Affine,
+    Concat,
+    GroupNorm,
+    LocalAttention2d,
+    MatMul,
+    MaxPool,
+    Sigmoid,
+)
 from qcompile.options import LayerOverride, RangeMethod
 from qcompile.passes.activation_ranges import Member, choose_scale
 from qcompile.passes.assign_formats import assign_formats
@@ -58,6 +69,28 @@ def skip_net() -> Graph:
     return net.graph(net.conv("y", wide, 2), net.conv("z", joined, 2))
 
 
+def attention_net() -> Graph:
+    """Local attention whose values, outputs and skip have uneven channels; it is read by another."""
+    net = Net(x=(1, 3, 8, 8))
+    places: dict[str, Any] = {"kernel": (3, 3), "pads_begin": (1, 1), "pads_end": (1, 1)}
+    a = uneven(net, "a", "x", 6, activation=RELU)
+    for name, heads in (("m", 6), ("n", 2)):
+        q, k = (net.conv(f"{name}{part}", a, 6, kernel=1, pad=0) for part in "qk")
+        v = uneven(net, f"{name}v", a, 6, kernel=1, pad=0)
+        relative = net.random(6, 3, 3)
+        parameters = (net.random(6, low=0.1), net.random(6, low=0.1)) if name == "m" else ()
+        activation = RELU if name == "m" else Activation()
+        a = net.add(
+            name,
+            LocalAttention2d,
+            *(q, k, v, relative, *parameters),
+            heads=heads,
+            activation=activation,
+            **places,
+        )
+    return net.graph(net.conv("y", net.add("joined", Concat, a, "m", axis=1), 2))
+
+
 def equalize(
     graph: Graph, balance: Balance = Balance.BOTH, calibration: Calibration | None = None, **o: Any
 ) -> EqualizeChannels:
@@ -66,7 +99,7 @@ def equalize(
     return EqualizeChannels(plan, calibration, specs(graph), balance)
 
 
-NETS: list[Callable[[], Graph]] = [pair, skip_net, u_net, mobile_net, valid_net]
+NETS: list[Callable[[], Graph]] = [pair, skip_net, u_net, mobile_net, valid_net, attention_net]
 
 
 @pytest.mark.parametrize("balance", list(Balance))
@@ -101,6 +134,19 @@ def test_ranges_come_closer() -> None:
     before = calibrate(graph, images(graph)).values["a"].highs
     assert before.max() / before.min() > 20
     assert found.max() / found.min() < 5
+
+
+def test_values_of_local_attention_and_what_it_computes_come_closer() -> None:
+    graph = attention_net()
+    before = calibrate(graph, images(graph)).values
+    found = equalize(graph, Balance.RANGES).calibrated(graph).values
+    for name in ("mv", "nv", "m", "n"):
+        wide, narrow = (
+            np.maximum(-values[name].lows, values[name].highs) for values in (before, found)
+        )
+        assert narrow.max() / narrow.min() < min(5, 0.5 * wide.max() / wide.min()), name
+    for name in ("mq", "mk"):
+        np.testing.assert_allclose(found[name].highs, before[name].highs)
 
 
 def chosen_scales(graph: Graph, found: EqualizeChannels) -> dict[str, float]:
