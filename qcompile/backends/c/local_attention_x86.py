@@ -10,6 +10,8 @@ together for the epilogue:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from qcompile.backends.c.context import Context
@@ -18,7 +20,7 @@ from qcompile.backends.c.epilogues import constants_type
 from qcompile.backends.c.exponential_factors import SHORT, exponential_factors
 from qcompile.backends.c.levels import Family, Level
 from qcompile.backends.c.names import c_type
-from qcompile.backends.c.program import Kernel, Role, Setting, Step, kernel
+from qcompile.backends.c.program import Kernel, Role, Step, kernel
 from qcompile.backends.c.requantize_x86 import level_epilogue
 from qcompile.backends.c.weights import round_up
 from qcompile.ops import LocalAttention2d
@@ -124,8 +126,12 @@ def _plan_level(
     ]  # fmt: skip
     head_cells = cells // op.heads
     kind = "long" if len(widths.powers) > SHORT else "short"
-    window: dict[str, Setting] = {"rows": op.kernel[0], "columns": op.kernel[1]}
-    common = window | {"factored": factored, "keeps": bool(kept)}
+    common: dict[str, Any] = {
+        "rows": op.kernel[0],
+        "columns": op.kernel[1],
+        "factored": factored,
+        "keeps": bool(kept),
+    }
     suffix = (
         f"_{op.kernel[0]}x{op.kernel[1]}_{'pairs' if paired else 'singles'}_{head_cells}_{width}"
         f"_{kind if factored else 'table'}{'_kept' if kept else ''}"

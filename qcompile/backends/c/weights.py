@@ -26,6 +26,8 @@ ROW_BLOCK = 4
 WORD_BYTES = 4
 TILE_ROWS, TILE_DEPTH = 16, 4
 """Rows of a block of tiles, and the codes of one row that lie side by side in it."""
+FEW_WEIGHTS = 256
+"""Weights of a layer that may be stored with a bit more each, for a SIMD kernel."""
 LENGTH_BLOCK = 8
 """Dot products have a multiple of this length: one 128-bit vector of int16."""
 
@@ -98,10 +100,12 @@ def tiles(codes: Array, segment: int) -> Array:
 
 
 def can_tile(context: Context, value: str, segment: int) -> bool:
-    """Padding needs a code for zero, which tables of values and binary weights may not have."""
+    """Padding needs a code for zero, which tables of values and binary weights may not have; it
+    makes codes of a few weights longer, but not of many."""
     codes, book = context.graph.constants[value], context.type(value).codebook
     indexed = book is not None and book.kind in INDEXED
-    return segment % TILE_DEPTH == 0 or not indexed or bool((codes == 0).any())
+    whole = segment % TILE_DEPTH == 0 or not indexed or bool((codes == 0).any())
+    return whole or codes.size <= FEW_WEIGHTS
 
 
 def pack_table(context: Context, step: Step, value: str, codes: Array) -> PackedTable:
