@@ -18,6 +18,7 @@ from qcompile.ops import (
     Div,
     GroupNorm,
     LinearResize,
+    LocalAttention2d,
     MatMul,
     MaxPool,
     Mul,
@@ -119,6 +120,8 @@ def _unite(graph: Graph, union: _Union, op: Op) -> None:
             size = union.count(x) // op.groups
             for index in range(union.count(x)):
                 union.unite((x, index), (x, index - index % size))
+        case LocalAttention2d():
+            _unite_heads(graph, union, op)
         case Affine() | Rescale() | Pointwise() | MaxPool() | AveragePool():
             union.tie(x, y)
         case NearestResize() | LinearResize():
@@ -163,6 +166,32 @@ def _unite_groups(union: _Union, x: str, y: str, groups: int) -> None:
             *((x, group * per_input + index) for index in range(per_input)),
             *((y, group * per_output + index) for index in range(per_output)),
         )
+
+
+def _unite_heads(graph: Graph, union: _Union, op: LocalAttention2d) -> None:
+    """Queries go with their keys and values with the output, from every head as many; or all of a
+    head at once (`loses_heads`)."""
+    q, k, v = op.inputs[:3]
+    if any(graph.is_constant(name) for name in (q, k, v)):
+        for name in (q, k, v, op.output):
+            union.freeze(name)
+        return
+    whole = loses_heads(graph, op)
+    for sides in ((q, k), (v, op.output)):
+        count = union.count(sides[0])
+        each = count // op.heads
+        for index in range(count):
+            alike = index - index % each if whole else index % each
+            union.unite(*((side, index) for side in sides), (sides[0], alike))
+    if whole:
+        for head in range(op.heads):
+            union.unite(*((side, union.count(side) // op.heads * head) for side in (q, v)))
+
+
+def loses_heads(graph: Graph, op: LocalAttention2d) -> bool:
+    """Heads go as a whole: those of several heads that have but one channel of keys or values."""
+    counts = [graph.types[name].shape[1] for name in (op.inputs[0], op.inputs[2])]
+    return op.heads > 1 and op.heads in counts
 
 
 def _unite_concat(union: _Union, op: Concat) -> None:

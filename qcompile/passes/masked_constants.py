@@ -18,6 +18,7 @@ from qcompile.ops import (
     Div,
     GroupNorm,
     LinearResize,
+    LocalAttention2d,
     MatMul,
     MaxPool,
     Mul,
@@ -49,9 +50,10 @@ def masked_constants(graph: Graph, classes: Collection[frozenset[Channel]]) -> C
     then a convolution adds the same number to every position of its outputs, borders included, and
     its bias can hold it. (What zero padding would make of a constant, a frame, no bias can hold.)
 
-    A transposed convolution makes a pattern of a constant, and some operators no constant at all
-    (an attention map that multiplies it). A class that one of these reads is masked by zeros where
-    it is read, instead.
+    A transposed convolution makes a pattern of a constant, as local attention does, and some
+    operators no constant at all (an attention map that multiplies it). A class that one of these
+    reads is masked by zeros where it is read, instead. Queries and values of 0 are no obstacle to
+    local attention: such a query takes no part in the scores, whatever its key.
 
     Args:
         graph: a float graph.
@@ -65,6 +67,11 @@ def masked_constants(graph: Graph, classes: Collection[frozenset[Channel]]) -> C
     read: dict[Channel, float] = {}
     refused: set[Channel] = set()
     for op in graph.ops:
+        if isinstance(op, LocalAttention2d):
+            for name in (op.inputs[0], op.inputs[2]):
+                every = ((name, index) for index in range(graph.types[name].shape[1]))
+                gone = [channel for channel in every if channel in removed]
+                refused.update(channel for channel in gone if values[name][channel[1]] != 0)
         if not mixes_channels(graph, op):
             continue
         for index in range(graph.types[op.inputs[0]].shape[1]):
@@ -140,6 +147,10 @@ def _rule(graph: Graph, op: Op, values: Mapping[str, Array]) -> Array:
         case Affine():
             scale = vector(graph, op.inputs, 1, channels, 1.0)
             return np.asarray(scale * x + vector(graph, op.inputs, 2, channels, 0.0))
+        case LocalAttention2d():
+            values_of = values.get(op.inputs[2], unknown)
+            shift = vector(graph, op.inputs, 5, channels, 0.0)
+            return np.where(values_of == 0, shift, np.nan)
         case GroupNorm():
             return _normalised(graph, op, np.broadcast_to(x, (channels,)))
         case Pointwise():

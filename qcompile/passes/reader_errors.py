@@ -12,6 +12,7 @@ from qcompile.ops import WEIGHTED
 from qcompile.passes.channel_classes import Channel, channel_classes
 from qcompile.passes.masked_constants import mixes_channels
 from qcompile.passes.patches import Positions, patches_at
+from qcompile.passes.score_errors import ScoreErrors, scored_attention
 from qcompile.passes.weight_rows import to_rows
 from qcompile.types import Array
 
@@ -48,7 +49,8 @@ def reader_errors(
         error[c] = mean over m of  w[m, c]' cov(x[c]) w[m, c]  /  var(sum over c of w[m, c]' x[c])
 
     This is the relative squared error of the reader's sums if channel c holds its mean. Means do
-    not count: a bias takes them up. Channels that go together share the sum of their errors.
+    not count: a bias takes them up. Local attention reads its queries with the keys: `ScoreErrors`.
+    Channels that go together share the sum of their errors.
 
     Args:
         graph: a float graph.
@@ -60,6 +62,8 @@ def reader_errors(
 
     readers = readers_of(graph)
     sums: dict[str, _Moments] = {}
+    scored = [ScoreErrors(op, graph.constants[op.inputs[3]]) for op in scored_attention(graph)]
+    each = max(1, POSITIONS // len(feeds))
     executor = Executor(graph)
     for index, feed in enumerate(feeds):
 
@@ -67,6 +71,8 @@ def reader_errors(
             for op in readers.get(value, ()):
                 patches = sampled_patches(graph, op, data, index, len(feeds), seed)
                 sums.setdefault(op.name, _Moments()).add(graph, op, patches)
+            for item in scored:
+                item.add(value, data, each, np.random.default_rng((seed, index)))
 
         executor.run(feed, observe=observe)
         if progress is not None:
@@ -76,6 +82,9 @@ def reader_errors(
         for op in ops:
             for channel, error in enumerate(sums[op.name].errors(graph, op).tolist()):
                 errors[(value, channel)] = errors.get((value, channel), 0.0) + error
+    for item in scored:
+        for queries, error in item.errors().items():
+            errors[queries] = errors.get(queries, 0.0) + error
     result: dict[Channel, float] = {}
     for channels in channel_classes(graph).removable:
         known = [errors[channel] for channel in sorted(channels) if channel in errors]

@@ -18,13 +18,14 @@ from qcompile.ops import (
     ConvTranspose,
     Div,
     GroupNorm,
+    LocalAttention2d,
     MatMul,
     Mul,
     Reshape,
     Slice,
     SumOp,
 )
-from qcompile.passes.channel_classes import Channel
+from qcompile.passes.channel_classes import Channel, loses_heads
 from qcompile.passes.masked_constants import Constants, answer_to
 from qcompile.passes.parameters import add_float, vector
 from qcompile.types import Array
@@ -84,6 +85,8 @@ class _Knife:
                 size = self.graph.types[op.inputs[0]].shape[1] // op.groups
                 groups = len(self.kept[op.inputs[0]]) // size
                 return dataclasses.replace(op, inputs=self._parameters(op), groups=groups)
+            case LocalAttention2d():
+                return self._cut_attention(op)
             case Add() | Mul() | Div():
                 return dataclasses.replace(op, inputs=self._operands(op))
             case Reshape():
@@ -130,6 +133,19 @@ class _Knife:
         ins, outs = self._indices(op.inputs[0]), self._indices(op.output)
         weights = self.graph.constants[op.inputs[1]][ins][:, outs]
         return dataclasses.replace(op, inputs=self._with(op, weights, outs))
+
+    def _cut_attention(self, op: LocalAttention2d) -> LocalAttention2d:
+        """Embeddings go with the queries, factors with the values; heads that are empty go."""
+        queries = self._indices(op.inputs[0])
+        relative = self.graph.constants[op.inputs[3]]
+        heads = op.heads
+        if loses_heads(self.graph, op):
+            heads = len(queries) * heads // len(relative)
+        names = [*op.inputs[:3], add_float(self.rewriter, op.inputs[3], relative[queries])]
+        for name in op.inputs[4:]:
+            data = self.graph.constants[name][self._indices(op.output)]
+            names.append(add_float(self.rewriter, name, data))
+        return dataclasses.replace(op, inputs=tuple(names), heads=heads)
 
     def _with(
         self, op: Conv | ConvTranspose | MatMul, weights: Array, outs: Array

@@ -21,6 +21,7 @@ from qcompile.ops import (
     ArgMax,
     Conv,
     ConvTranspose,
+    LocalAttention2d,
     MatMul,
     Rescale,
     Sigmoid,
@@ -28,7 +29,7 @@ from qcompile.ops import (
     SumOp,
     Threshold,
 )
-from qcompile.passes.channel_classes import Channel, channel_classes
+from qcompile.passes.channel_classes import Channel, channel_classes, loses_heads
 from qcompile.passes.filter_importance import is_filtering
 from qcompile.train.graph_module import GraphModule
 from qcompile.train.taylor_options import TaylorMode, TaylorOf, TaylorOptions
@@ -165,7 +166,9 @@ class Units:
     Attributes:
         of_filter: operator -> int64 [C], the unit of each of its filters.
         counted: operators whose products count. A grouped convolution passes on what the filter in
-            front of it makes, whose product has the change already.
+            front of it makes, whose product has the change already. So do queries: keys that local
+            attention alone reads are not counted; nor are queries whose heads go as a whole, as
+            their values are.
         count: of units.
     """
 
@@ -193,7 +196,7 @@ class Units:
             # Filters that must stay are units of their own.
             keys = [class_of.get(channel, channel) for channel in channels]
             of_filter[name] = torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
-        counted = frozenset(name for name in of_filter if not _is_grouped(graph.by_name[name]))
+        counted = frozenset(name for name in of_filter if _counts(graph, graph.by_name[name]))
         return Units(of_filter, counted, len(numbers))
 
     def joined(self, products: Mapping[str, Tensor]) -> Tensor:
@@ -205,8 +208,13 @@ class Units:
         return result
 
 
-def _is_grouped(op: Op) -> bool:
-    return isinstance(op, Conv | ConvTranspose) and op.groups > 1
+def _counts(graph: Graph, op: Op) -> bool:
+    if isinstance(op, Conv | ConvTranspose) and op.groups > 1:
+        return False
+    reader = graph.only_consumer(op.output)
+    if not isinstance(reader, LocalAttention2d) or op.output == reader.inputs[2]:
+        return True
+    return op.output == reader.inputs[0] and not loses_heads(graph, reader)
 
 
 def _of_image(mode: TaylorMode, products: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from qcompile.graph import Graph, Op, infer_missing_types
-from qcompile.ops import Concat, Conv, ConvTranspose, MatMul, Pad, Slice
+from qcompile.ops import Concat, Conv, ConvTranspose, LocalAttention2d, MatMul, Mul, Pad, Slice
 from qcompile.passes.channel_classes import Channel, channel_classes
-from qcompile.types import Array, TensorType
+from qcompile.types import FLOAT32, Array, TensorType
 
 Classes = Sequence[frozenset[Channel]]
 
@@ -53,7 +53,29 @@ def ignoring(graph: Graph, ignored: frozenset[Channel]) -> Graph:
             elif graph.types[value].rank == 2 or getattr(op, "groups", 0) == 1:
                 weights[index] = 0
         constants[op.inputs[1]] = weights
-    return dataclasses.replace(graph, constants=constants)
+    return gated(dataclasses.replace(graph, constants=constants), ignored)
+
+
+def gated(graph: Graph, ignored: frozenset[Channel]) -> Graph:
+    """Local attention reads these channels as zeros."""
+    ops: list[Op] = []
+    types, constants = dict(graph.types), dict(graph.constants)
+    for op in graph.ops:
+        if isinstance(op, LocalAttention2d):
+            names = list(op.inputs)
+            for side, name in enumerate(op.inputs[:3]):
+                count = types[name].shape[1]
+                gate = np.array([(name, c) not in ignored for c in range(count)], np.float32)
+                if gate.all():
+                    continue
+                names[side], factor = f"{op.name}.read{side}", f"{op.name}.gate{side}"
+                constants[factor] = gate.reshape(-1, 1, 1)
+                types[factor] = TensorType((count, 1, 1), FLOAT32)
+                ops.append(Mul(name=names[side], inputs=(name, factor), outputs=(names[side],)))
+            op = dataclasses.replace(op, inputs=tuple(names))
+        ops.append(op)
+    infer_missing_types(ops, types)
+    return dataclasses.replace(graph, ops=tuple(ops), types=types, constants=constants)
 
 
 def padded_with(graph: Graph, constants: Mapping[Channel, float]) -> Graph:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 from qcompile.graph import Graph
 from qcompile.ops import (
@@ -12,9 +13,11 @@ from qcompile.ops import (
     Affine,
     AveragePool,
     Concat,
+    Conv,
     GroupNorm,
     LinearResize,
     LinearTaps,
+    LocalAttention2d,
     MatMul,
     MaxPool,
     Mul,
@@ -42,7 +45,9 @@ def window(size: int) -> dict[str, tuple[int, ...]]:
 def u_net(seed: int = 0) -> Graph:
     """Encoder, pool, up-convolution, skip through Concat, residual, pads, resizes, norms."""
     net = Net(seed, x=(1, 3, 8, 8))
-    relu = {"activation": Activation(slope=(0.0,), gain=tuple(range(1, 7)), shift=(0.5,))}
+    relu: dict[str, Any] = {
+        "activation": Activation(slope=(0.0,), gain=tuple(range(1, 7)), shift=(0.5,))
+    }
     a = net.conv("a", "x", 6, **relu)
     down = net.add("down", MaxPool, a, **window(2))
     b = net.conv("b", down, 8, activation=RELU)
@@ -96,3 +101,44 @@ def valid_net(seed: int = 0) -> Graph:
     joined = net.add("join", Concat, residual, deep, axis=1)
     depthwise = net.conv("depthwise", joined, 14, groups=14, pad=0, activation=RELU)
     return net.graph(net.conv("out", depthwise, 3, pad=0))
+
+
+def attention_net(seed: int = 0) -> Graph:
+    """Local attention of one head, of two, of one for each channel, and of one for each pair of
+    values; with and without biases, a batch norm, a skip and a residual."""
+    net = Net(seed, x=(1, 3, 8, 8))
+    a = net.conv("a", "x", 6, activation=RELU)
+    one = attend(net, "one", a, 8, 6)
+    norm = (net.random(6), net.random(6))
+    two = attend(net, "two", one, 8, 6, norm=norm, heads=2, activation=RELU)
+    joined = net.add("join", Concat, net.add("sum", Add, one, two), a, axis=1)
+    three = attend(net, "three", joined, 5, 5, heads=5, biased=True, activation=RELU)
+    four = attend(net, "four", three, 4, 8, heads=4, kernel=(1, 3), score_scale=0.25)
+    return net.graph(net.conv("out", four, 2))
+
+
+def attend(
+    net: Net,
+    name: str,
+    x: str,
+    queries: int,
+    values: int,
+    *,
+    kernel: tuple[int, int] = (3, 3),
+    biased: bool = False,
+    norm: tuple[str, ...] = (),
+    **fields: Any,
+) -> str:
+    """Convolutions for queries, keys and values, and attention over windows."""
+    inputs = []
+    for side, count in (("q", queries), ("k", queries), ("v", values)):
+        if biased:
+            inputs.append(net.conv(f"{name}.{side}", x, count, kernel=1, pad=0))
+            continue
+        weights = net.random(count, net.shape(x)[1], 1, 1)
+        none = {"strides": (1, 1), "dilations": (1, 1), "pads_begin": (0, 0), "pads_end": (0, 0)}
+        inputs.append(net.add(f"{name}.{side}", Conv, x, weights, **none))
+    inputs.append(net.random(queries, *kernel))
+    pads = tuple(size // 2 for size in kernel)
+    geometry = {"kernel": kernel, "pads_begin": pads, "pads_end": pads}
+    return net.add(name, LocalAttention2d, *inputs, *norm, **geometry, **fields)

@@ -46,7 +46,7 @@ from qcompile.sim.executor import Executor
 from qcompile.verifier import verify
 from tests.passes.masked import Classes, close, masked, padded_with, silenced, some_classes
 from tests.passes.nets import Net, run
-from tests.passes.pruned_nets import mobile_net, u_net, valid_net, window
+from tests.passes.pruned_nets import attention_net, mobile_net, u_net, valid_net, window
 
 
 def check(graph: Graph, classes: Classes) -> dict[Channel, float]:
@@ -61,7 +61,7 @@ def check(graph: Graph, classes: Classes) -> dict[Channel, float]:
     return dict(constants)
 
 
-@pytest.mark.parametrize("net", [u_net, mobile_net, valid_net])
+@pytest.mark.parametrize("net", [u_net, mobile_net, valid_net, attention_net])
 @pytest.mark.parametrize("seed", range(8))
 def test_any_union_of_classes(net: object, seed: int) -> None:
     graph = net()  # type: ignore[operator]
@@ -72,9 +72,9 @@ def test_any_union_of_classes(net: object, seed: int) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(share=st.floats(0.05, 0.9), seed=st.integers(0, 2**16), which=st.sampled_from((0, 1, 2)))
+@given(share=st.floats(0.05, 0.9), seed=st.integers(0, 2**16), which=st.sampled_from((0, 1, 2, 3)))
 def test_any_share_of_any_network(share: float, seed: int, which: int) -> None:
-    graph = (u_net, mobile_net, valid_net)[which](seed % 7)
+    graph = (u_net, mobile_net, valid_net, attention_net)[which](seed % 7)
     classes = some_classes(graph, share, seed)
     if classes:
         check(graph, classes)

@@ -27,7 +27,7 @@ from qcompile.prune_options import (
 )
 from qcompile.verifier import verify
 from tests.passes.nets import Net, run
-from tests.passes.pruned_nets import mobile_net, u_net, window
+from tests.passes.pruned_nets import attention_net, mobile_net, u_net, window
 
 
 def test_classes_of_the_u_net() -> None:
@@ -169,7 +169,11 @@ def test_flops_budget(scope: PruneScope, multiple: int, share: str) -> None:
     assert 2 * macs(after) > amount.of(whole) - 2 * whole * multiple / 16
 
 
-@pytest.mark.parametrize("graph", [u_net(), mobile_net()], ids=["u_net", "mobile_net"])
+@pytest.mark.parametrize(
+    "graph",
+    [u_net(), mobile_net(), attention_net()],
+    ids=["u_net", "mobile_net", "attention_net"],
+)
 @pytest.mark.parametrize("ratio", [0.2, 0.5])
 def test_costs_foretell_the_removed_network(graph: Graph, ratio: float) -> None:
     pruner = PruneFilters(ratio, constants=PruneConstants.DROP)

@@ -16,10 +16,11 @@ from qcompile.passes.prune_filters import PruneFilters
 from qcompile.passes.reader_errors import GivenScores
 from qcompile.passes.remove_channels import ALL_ZERO, remove_channels
 from qcompile.sim.executor import Executor
-from qcompile.train.taylor import TaylorScores, by_channel, scored_values, taylor_scores
+from qcompile.train.taylor import TaylorScores, Units, by_channel, scored_values, taylor_scores
 from qcompile.train.taylor_options import TaylorMode, TaylorOf, TaylorOptions
 from qcompile.types import Array
 from tests.passes.nets import Net
+from tests.passes.pruned_nets import attend, attention_net
 from tests.train.planted import RELU, SAME, WINDOW, planted, weighted
 
 SUM = TaylorOptions(TaylorOf.OUTPUT, TaylorMode.PLAIN, unit_gradients=False)
@@ -150,6 +151,32 @@ def test_depthwise_filters_count_with_the_filter_before_them() -> None:
     for channel in range(4):
         change = (before - outputs(without(graph, "wide", channel), feeds)).sum((1, 2, 3))
         np.testing.assert_allclose(found["wide"][channel], abs(change.mean()), 1e-4)
+
+
+def test_queries_and_keys_are_scored_by_the_queries() -> None:
+    """A score is q * (k + r): what a channel adds to it is what the gradient at q multiplies. Of
+    heads that go as a whole only the values count."""
+    graph = attention_net()
+    names = [op.name for op in graph.ops if op.kind == "Conv" and op.name != "out"]
+    units = Units.of(graph, names)
+    assert units.counted == {"a", "one.q", "one.v", "two.q", "two.v", "three.v", "four.v"}
+    net = Net(4, x=(1, 2, SIZE, SIZE))
+    graph = net.graph(net.conv("y", attend(net, "a", "x", 3, 2), 1))
+    feeds = images(graph, 2)
+    step = 1e-3
+    changed = dict(graph.constants)
+    weights = graph.by_name["a.q"].inputs[1]
+    found = taylor_scores(graph, [(feeds, None)], SUM)
+    assert found["a.q"].tolist() == found["a.k"].tolist()
+    for channel in range(3):
+        sums = []
+        for factor in (1 - step, 1 + step):
+            data = graph.constants[weights].copy()
+            data[channel] *= factor
+            changed[weights] = data
+            sums.append(outputs(dataclasses.replace(graph, constants=changed), feeds).sum())
+        slope = (sums[1] - sums[0]) / (2 * step) / 2
+        np.testing.assert_allclose(found["a.q"][channel], abs(slope), rtol=0.02, atol=1e-3)
 
 
 def test_the_activation_is_part_of_what_is_behind() -> None:
