@@ -31,8 +31,8 @@ SCORE_BITS = 4
 STREAM_BITS = 16
 """Sums that pass through all blocks of a transformer."""
 VALUE_BITS, MORE_VALUE_BITS = 8, 2
-"""Values of local attention have so many more than activations, up to 8: they are half of all that a
-layer of attention hands on, and meet weights of 15 bits, not of a convolution."""
+"""Values of local attention have so many more than activations, up to 8: they are half of what a
+layer of attention hands on, and meet weights of 15 bits, not those of a convolution."""
 
 _MOVES = (Concat, Gather, MaskedFill, Reshape, Slice, Transpose)
 

@@ -49,8 +49,8 @@ READERS: Mapping[type[Op], int] = {
     Affine: 0,
     LocalAttention2d: 2,
 }
-"""Operators whose parameters can scale each channel of an input, and which one that is: of attention
-the values, of which it makes sums channel by channel."""
+"""Operators whose parameters can scale each channel of an input, and which one that is: of
+attention the values, of which it makes sums channel by channel."""
 PASSING: tuple[type[Op], ...] = (MaxPool, NearestResize, LinearResize, AveragePool, Add)
 """Operators that commute with a positive factor for each channel."""
 

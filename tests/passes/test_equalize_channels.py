@@ -70,7 +70,7 @@ def skip_net() -> Graph:
 
 
 def attention_net() -> Graph:
-    """Local attention whose values, outputs and skip have uneven channels; it is read by another."""
+    """Local attention whose values, outputs and skip have uneven channels, and another behind."""
     net = Net(x=(1, 3, 8, 8))
     places: dict[str, Any] = {"kernel": (3, 3), "pads_begin": (1, 1), "pads_end": (1, 1)}
     a = uneven(net, "a", "x", 6, activation=RELU)
