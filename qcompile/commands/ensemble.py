@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from qcompile.cli import check_inputs, command, options_of, start_logging
+from qcompile.commands.compile import check_inputs, command, options_of, start_logging
 from qcompile.commands.finetune import TRAINING, train_options
 from qcompile.commands.finetune import finetune as finetune_command
 from qcompile.commands.format_flags import says_formats

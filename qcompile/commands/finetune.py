@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qcompile.cli import check_inputs, command, options_of, start_logging
+from qcompile.commands.compile import check_inputs, command, options_of, start_logging
 from qcompile.errors import UsageError
 from qcompile.progress import ProgressBars
 

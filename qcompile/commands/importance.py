@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from qcompile.cli import check_inputs, command, options_of, start_logging
+from qcompile.commands.compile import check_inputs, command, options_of, start_logging
 from qcompile.commands.taylor import DEFAULTS, check_torch, taylor_flags, taylor_options
 from qcompile.errors import UsageError
 from qcompile.progress import ProgressBars

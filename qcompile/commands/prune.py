@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from qcompile.cli import check_inputs, command, options_of, start_logging
+from qcompile.commands.compile import check_inputs, command, options_of, start_logging
 from qcompile.commands.finetune import finetune
 from qcompile.commands.prune_flags import prune_fields
 from qcompile.commands.sweep import print_table

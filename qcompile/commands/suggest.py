@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qcompile.cli import command, options_of, start_logging
+from qcompile.commands.compile import command, options_of, start_logging
 from qcompile.commands.format_flags import says_formats
 from qcompile.errors import UsageError
 from qcompile.progress import ProgressBars
