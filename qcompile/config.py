@@ -1,12 +1,10 @@
-"""The TOML form of the options and of the plan: what `--config` reads and every run writes.
+"""The TOML form of the options and of formats: what `--config` reads.
 
     [options]            one key a flag, `-` written `_`
     [[input]]            name, abits, quantizer, scale, signed
     [[layer]]            name (or pattern), wbits, abits, quantizer, scale, signed
 
-A written plan of `--effort nearest` holds the scale of every tensor, so a run from it needs no
-images. With the other efforts channels are equalised: scales come from the images again, and a
-scale in the file is one that the user gives to a tensor as the network has it.
+Every run writes such a file itself: `plan_file`.
 """
 
 from __future__ import annotations
@@ -15,13 +13,13 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qcompile.budget_options import SEARCH_DEFAULTS, SIZE_BUDGETS
-from qcompile.data_options import DATA_CHOICES, DATA_PATHS, DATA_TEXTS, REPORTED_DATA
+from qcompile.data_options import DATA_CHOICES, DATA_PATHS, DATA_TEXTS
 from qcompile.errors import UsageError
 from qcompile.format_options import without_aliases
-from qcompile.hdl_options import FOLD_FILE, HDL_DEFAULTS, FifoPolicy
+from qcompile.hdl_options import HDL_DEFAULTS, FifoPolicy
 from qcompile.onnx_options import ONNX_DEFAULTS, ONNX_TARGETS, OnnxInput, OnnxWeights
 from qcompile.options import (
     CompileOptions,
@@ -37,16 +35,11 @@ from qcompile.options import (
     parse_target,
 )
 from qcompile.prune_options import (
-    IMPORTANCE_FILE,
     PRUNE_DEFAULTS,
     PruneConstants,
     PruneMethod,
     PruneScope,
-    prunes,
 )
-
-if TYPE_CHECKING:
-    from qcompile.plan import LayerPlan, Plan
 
 MAX_CONFIG_BYTES = 16 << 20
 
@@ -105,32 +98,6 @@ OPTION_KEYS = (
 )
 LAYER_KEYS = ("name", "wbits", "abits", "quantizer", "activation_quantizer", "scale", "signed")
 INPUT_KEYS = ("name", "abits", "quantizer", "scale", "signed")
-PLAN_KEYS = (
-    "target",
-    "wbits",
-    "abits",
-    "quantizer",
-    "first_last_bits",
-    "calib_images",
-    "effort",
-    "range_method",
-    "input_shapes",
-    "input_kind",
-    "input_scale",
-    "input_mean",
-    "input_std",
-    "output_kind",
-    "metric_threshold",
-    "prune",
-    *(key for key in PRUNE_DEFAULTS if key not in _PATHS),
-    "entry",
-    "separate_weights",
-    "mcu",
-    "seed",
-)
-"""The options that decide what is emitted: a plan writes these, and no paths."""
-HDL_KEYS = ("device", "clock", "target_fps", "multipliers", "fifos")
-"""Those that decide what accelerator is emitted."""
 
 
 def load_config(path: Path) -> dict[str, Any]:
@@ -184,114 +151,6 @@ def _for_target(base: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     if before is not None and before is not after and before.value in ONNX_TARGETS:
         dropped |= set(ONNX_DEFAULTS)
     return {name: value for name, value in base.items() if name not in dropped}
-
-
-def plan_text(
-    options: CompileOptions,
-    plan: Plan,
-    comment: str = "",
-    notes: Mapping[str, str] | None = None,
-) -> str:
-    """The resolved options and the plan as TOML that `--config` reads.
-
-    Args:
-        options: the resolved options; paths are left out.
-        plan: formats, with the scales found by calibration.
-        comment: a headline, e.g. the model's base name.
-        notes: operator name -> a comment on its table.
-    """
-    import tomli_w
-
-    lines = ["Resolved plan of qcompile; give it back with --config to repeat or edit the run."]
-    lines += comment.splitlines()
-    header = "".join(f"# {_printable(line)}\n" for line in lines)
-    document: dict[str, Any] = {"options": options_table(options)}
-    document["input"] = [
-        _input_table(name, layer) for name, layer in plan.inputs.items() if not layer.imported
-    ]
-    document["layer"] = []
-    for name, layer in plan.layers.items():
-        table: dict[str, Any] = {"name": name}
-        leading = layer.weights or layer.output
-        if layer.weights is not None:
-            table["wbits"] = layer.weights.width_name
-        if layer.imported:
-            # The model itself says what its output is.
-            if layer.weights is not None:
-                document["layer"].append({**table, "quantizer": leading.quantizer.value})
-            continue
-        table["abits"] = layer.output.width_name
-        table["quantizer"] = leading.quantizer.value
-        if layer.output.quantizer is not leading.quantizer:
-            table["activation_quantizer"] = layer.output.quantizer.value
-        if layer.scale is not None:
-            table["scale"] = float(layer.scale)
-        if layer.signed is not None:
-            table["signed"] = layer.signed
-        document["layer"].append(table)
-    layers = document.pop("layer")
-    parts = [header, tomli_w.dumps(document)]
-    for table in layers:
-        note = (notes or {}).get(table["name"])
-        start = "" if note is None else f"# {_printable(note)}\n"
-        parts.append(f"{start}[[layer]]\n{tomli_w.dumps(table)}")
-    return "\n".join(parts)
-
-
-def options_table(options: CompileOptions) -> dict[str, Any]:
-    """The options that decide what is emitted, as plain values (also for the report)."""
-    result: dict[str, Any] = {}
-    keys: tuple[str, ...] = PLAN_KEYS
-    if options.target is Target.HDL:
-        keys = (*keys, *HDL_KEYS)
-    if options.target.value in ONNX_TARGETS:
-        keys = (*keys, *ONNX_DEFAULTS)
-    plain = CompileOptions()
-    where_changed = ("ternary_tanh", "taps", *REPORTED_DATA)
-    keys += tuple(key for key in where_changed if getattr(options, key) != getattr(plain, key))
-    for key in keys:
-        value = getattr(options, key)
-        if value is None:
-            continue
-        if key in PRUNE_DEFAULTS and (not prunes(options) or value == PRUNE_DEFAULTS[key]):
-            continue
-        if hasattr(value, "value"):
-            value = value.value
-        elif isinstance(value, tuple):
-            value = list(value)
-        elif isinstance(value, Mapping):
-            value = {name: list(shape) for name, shape in value.items()}
-        result[key] = value
-    if options.target is Target.HDL and options.fold is not None:
-        # Not the file that was given, but the one that is written beside the plan.
-        result["fold"] = FOLD_FILE
-    if options.prune_importance is not None:
-        result["prune_importance"] = IMPORTANCE_FILE
-    return result
-
-
-def option_text(value: Any) -> str:
-    """A value of `options_table` as people read it: 'image 1x1x184x144', '0.5, 0.4', 'no'."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return str(value)
-
-
-def _input_table(name: str, layer: LayerPlan) -> dict[str, Any]:
-    table: dict[str, Any] = {
-        "name": name,
-        "abits": layer.output.width_name,
-        "quantizer": layer.output.quantizer.value,
-    }
-    if layer.scale is not None:
-        table["scale"] = float(layer.scale)
-    if layer.signed is not None:
-        table["signed"] = layer.signed
-    return table
 
 
 def _options(table: Any, where: str, folder: Path) -> dict[str, Any]:
@@ -436,11 +295,6 @@ def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise UsageError(f"{where}: must be a list, not {value!r}")
     return value
-
-
-def _printable(text: str) -> str:
-    """TOML comments may hold no control characters."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 _UNKNOWN = {item.name for item in dataclasses.fields(CompileOptions)} - {

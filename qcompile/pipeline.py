@@ -16,7 +16,6 @@ from pathlib import Path
 from qcompile import __version__
 from qcompile.backends.c.measure import Measurement
 from qcompile.boundary import InputSpec
-from qcompile.config import option_text, options_table
 from qcompile.data import (
     Sources,
     load_sources,
@@ -70,6 +69,7 @@ from qcompile.passes.resolved_plan import resolved_plan
 from qcompile.passes.select_output import SelectOutput
 from qcompile.passes.ternary_grids import TernaryGrids, has_ternary
 from qcompile.plan import Plan
+from qcompile.plan_file import option_text, options_table
 from qcompile.printer import print_graph
 from qcompile.prune_options import AUTO, prunes
 from qcompile.pruning import compress, keep_gate, make_pruner, pruning_summary

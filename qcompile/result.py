@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qcompile.backends.artifacts import Artifacts
-from qcompile.config import plan_text
 from qcompile.graph import Graph
 from qcompile.importance_file import importance_text, read_importance
 from qcompile.options import CompileOptions
 from qcompile.output import write_files
 from qcompile.plan import Plan
+from qcompile.plan_file import plan_text
 from qcompile.prune_options import IMPORTANCE_FILE
 from qcompile.report.document import Report
 from qcompile.report.format_notes import format_notes

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qcompile.backends.c.footprint import Footprint
-from qcompile.config import options_table
 from qcompile.evaluate import Evaluation
 from qcompile.graph import Graph
 from qcompile.options import CompileOptions
+from qcompile.plan_file import options_table
 from qcompile.report.attention import AttentionMaps, attention_json
 from qcompile.report.energy import EnergyReport
 from qcompile.report.hardware import HardwareReport

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from qcompile.config import option_text
+from qcompile.plan_file import option_text
 from qcompile.report.attention import ATTENTION_HEAD, attention_rows, attention_text
 from qcompile.report.columns import COLUMNS, safe_name
 from qcompile.report.document import Report

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcompile.boundary import InputKind, InputSpec
-from qcompile.config import options_table
 from qcompile.data import load_evaluation, load_pairs, load_sources, read_calibration
 from qcompile.data.evaluation import EvaluationData
 from qcompile.data.masks import class_rule
@@ -20,6 +19,7 @@ from qcompile.feeds import choose_input_kind
 from qcompile.importer import import_model
 from qcompile.options import CompileOptions
 from qcompile.pipeline import input_shapes
+from qcompile.plan_file import options_table
 from qcompile.train.device import torch_device
 from qcompile.train.ensemble import Progress, Trainer, digest, train_ensemble
 from qcompile.train.ensemble_trainers import FormatTrainer, UNetTrainer, check_size

@@ -14,7 +14,6 @@ import torch
 
 from qcompile import __version__
 from qcompile.boundary import InputSpec
-from qcompile.config import options_table
 from qcompile.data import Sources, load_sources
 from qcompile.data.evaluation import EvaluationData
 from qcompile.data.item import Lazy
@@ -27,6 +26,7 @@ from qcompile.importer import import_model
 from qcompile.options import CompileOptions, InputChoice
 from qcompile.passes.base import run_passes
 from qcompile.pipeline import input_shapes, simplify_passes
+from qcompile.plan_file import options_table
 from qcompile.quantization import resolved_effort
 from qcompile.train.curves import Epoch, curves_svg
 from qcompile.train.device import torch_device

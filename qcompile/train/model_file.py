@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from qcompile import __version__
-from qcompile.config import plan_text
 from qcompile.data import random_feeds
 from qcompile.errors import GraphError, Unsupported, UnsupportedError
 from qcompile.exporter import export_float
@@ -21,6 +20,7 @@ from qcompile.options import CompileOptions
 from qcompile.passes.base import run_passes
 from qcompile.pipeline import simplify_passes
 from qcompile.plan import Plan
+from qcompile.plan_file import plan_text
 from qcompile.sim.executor import Executor
 from qcompile.train.network import TrainedNetwork
 

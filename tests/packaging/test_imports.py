@@ -41,6 +41,7 @@ LAYERS = (
         "feeds",
         "logits",
         "pipeline",
+        "plan_file",
         "prune_sweep",
         "pruning",
         "quantization",

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from qcompile.config import plan_text, resolve
+from qcompile.config import resolve
 from qcompile.graph import Graph
 from qcompile.lowering.row_mass import row_mass
 from qcompile.ops import Add, BatchMatMul, LocalAttention2d
@@ -18,6 +18,7 @@ from qcompile.options import CompileOptions, Target
 from qcompile.passes.assign_formats import assign_formats
 from qcompile.passes.base import run_passes
 from qcompile.pipeline import compile_model, simplify_passes
+from qcompile.plan_file import plan_text
 from tests.importer.models import build, imported
 from tests.passes.nets import Net
 

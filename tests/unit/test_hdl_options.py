@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from qcompile.config import HDL_KEYS, OPTION_KEYS, PLAN_KEYS, options_table, plan_text, resolve
+from qcompile.config import OPTION_KEYS, resolve
 from qcompile.devices import DEVICES, find_device
 from qcompile.errors import UsageError
 from qcompile.hdl_options import HDL_DEFAULTS, FifoPolicy
 from qcompile.options import CompileOptions, Target
 from qcompile.plan import Plan
+from qcompile.plan_file import HDL_KEYS, PLAN_KEYS, options_table, plan_text
 from qcompile.prune_options import PRUNE_DEFAULTS
 
 GIVEN: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qcompile.config import PLAN_KEYS, load_config, plan_text, resolve
+from qcompile.config import load_config, resolve
 from qcompile.data_options import parse_data_keys
 from qcompile.errors import UsageError
 from qcompile.options import (
@@ -21,6 +21,7 @@ from qcompile.options import (
     parse_target,
 )
 from qcompile.plan import Format, LayerPlan, Plan, Quantizer
+from qcompile.plan_file import PLAN_KEYS, plan_text
 
 
 def write(folder: Path, text: str) -> Path:

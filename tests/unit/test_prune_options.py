@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from qcompile.config import load_config, options_table, plan_text, resolve
+from qcompile.config import load_config, resolve
 from qcompile.errors import UsageError
 from qcompile.options import CompileOptions
 from qcompile.plan import Plan
+from qcompile.plan_file import options_table, plan_text
 from qcompile.prune_options import (
     Amount,
     PruneConstants,

@@ -8,8 +8,8 @@ from functools import cache
 
 import jinja2
 
-from qcompile.config import option_text
 from qcompile.data_options import DiceOver
+from qcompile.plan_file import option_text
 from qcompile.report.columns import COLUMNS, NOTHING
 from qcompile.report.document import Report
 from qcompile.report.energy import Arithmetic, microjoule_text
