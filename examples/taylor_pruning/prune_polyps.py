@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from pruned_cells import FULL, QUICK, WHOLE, Cell, Settings
+from pruned_tables import tables
 
 from qcompile import __version__
 from qcompile.data import load_sources
@@ -41,145 +43,21 @@ from qcompile.output import write_file, write_files
 from qcompile.passes.base import run_passes
 from qcompile.passes.prune_costs import PruneCosts
 from qcompile.pipeline import compile_model, simplify_passes
-from qcompile.prune_options import PruneMethod, PruneScope
+from qcompile.prune_options import PruneMethod
 from qcompile.pruning import make_pruner, parameter_count
 from qcompile.train.finetune import finetune
 from qcompile.train.graph_module import GraphModule
 from qcompile.train.importance import model_scores
 from qcompile.train.options import TrainOptions
 from qcompile.train.sources import training_options
-from qcompile.train.taylor_options import TaylorMode, TaylorOf, TaylorOptions
 from qcompile.types import Array
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "folders.py"
-WBITS, ABITS = "4", "6"
 PRUNED = "pruned.onnx"
 RATE = 1e-4
 """Of the training, which is too short for a higher one to mend what it breaks first."""
 CALIBRATION = 32
 """Images that scales and integer weights are chosen on."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to choose filters: by scores of the compiler, or Taylor's."""
-
-    name: str
-    method: PruneMethod
-    taylor: TaylorOptions | None = None
-    scope: PruneScope = PruneScope.GLOBAL
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One pruned network.
-
-    Attributes:
-        method: what chose its filters.
-        share: of the FLOPs that is left, in percent.
-        refit: whether layers behind removed filters are fitted to what they computed before.
-    """
-
-    method: Method
-    share: int
-    refit: bool = True
-
-    @property
-    def key(self) -> str:
-        """Names its results and files."""
-        name = self.method.name.replace(" ", "-")
-        return f"{name}-{self.share}{'' if self.refit else '-unfitted'}"
-
-
-WHOLE = Cell(Method("not pruned", PruneMethod.AUTO), 100)
-
-
-def taylor(of: TaylorOf, mode: TaylorMode, raw: bool = False) -> Method:
-    """With gradients as they are, or of one length. Those of the sum of the outputs have one length
-    anyway, random ones nearly, so that only those of the loss differ."""
-    name = f"taylor {of.value} {mode.value}{' raw' * raw}"
-    return Method(name, PruneMethod.TAYLOR, TaylorOptions(of, mode, not raw))
-
-
-L1 = Method("l1", PruneMethod.L1)
-L1_LAYERS = Method("l1 layer by layer", PruneMethod.L1, scope=PruneScope.LAYER)
-ERROR = Method("error", PruneMethod.ERROR)
-TAYLOR = taylor(TaylorOf.OUTPUT, TaylorMode.ABSOLUTE)
-MODES = tuple(taylor(of, mode) for of in TaylorOf for mode in TaylorMode)
-RAW = tuple(taylor(TaylorOf.LOSS, mode, raw=True) for mode in TaylorMode)
-SHARES = (75, 50, 40, 30)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How much is done.
-
-    Attributes:
-        cells: networks that are measured without training.
-        repeated: networks that are trained with every seed.
-        single: networks that are trained with the first seed.
-        compiled: networks that are compiled, as trained with the first seed, if they were.
-        seeds: of the training.
-        epochs: of the training.
-        images: that scores are computed on.
-        subset: training and validation images; None: all.
-    """
-
-    cells: tuple[Cell, ...]
-    repeated: tuple[Cell, ...]
-    single: tuple[Cell, ...]
-    compiled: tuple[Cell, ...]
-    seeds: tuple[int, ...]
-    epochs: int
-    images: int
-    subset: tuple[int, int] | None = None
-
-    @property
-    def tuned(self) -> tuple[Cell, ...]:
-        """All networks that are trained."""
-        return self.repeated + self.single
-
-    @property
-    def runs(self) -> Iterator[tuple[Cell, int]]:
-        """Each training, with its seed."""
-        for seed in self.seeds:
-            for cell in self.repeated:
-                yield cell, seed
-        for cell in self.single:
-            yield cell, self.seeds[0]
-
-
-METHODS = (L1, L1_LAYERS, ERROR, *MODES, *RAW)
-FULL = Settings(
-    cells=(
-        *(Cell(method, share, refit=False) for method in METHODS for share in SHARES),
-        *(Cell(method, 50) for method in METHODS),
-    ),
-    repeated=(WHOLE, *(Cell(method, 50) for method in (TAYLOR, L1_LAYERS))),
-    single=(
-        *(Cell(method, share) for share in (30, 40, 75) for method in (TAYLOR, L1_LAYERS)),
-        *(Cell(ERROR, share) for share in (50, 30)),
-        Cell(L1, 50),
-    ),
-    compiled=(
-        *(Cell(TAYLOR, share) for share in SHARES),
-        Cell(L1_LAYERS, 50),
-        *(Cell(ERROR, share) for share in (50, 30)),
-    ),
-    seeds=(0, 1),
-    epochs=2,
-    images=64,
-)
-QUICK = Settings(
-    cells=tuple(Cell(method, 50, refit=False) for method in (L1, ERROR, TAYLOR)),
-    repeated=(Cell(TAYLOR, 50), Cell(L1, 50)),
-    single=(),
-    compiled=(Cell(TAYLOR, 50),),
-    seeds=(0,),
-    epochs=1,
-    images=16,
-    subset=(48, 8),
-)
 
 
 @dataclass
@@ -365,8 +243,8 @@ class Study:
             model = self._written(cell, self.folder / "networks" / cell.key)
         options = dataclasses.replace(
             self.validation,
-            wbits=WBITS,
-            abits=ABITS,
+            wbits=self.settings.wbits,
+            abits=self.settings.abits,
             calib=self.training.calib,
             calib_images=CALIBRATION,
             verify=shutil.which("gcc") is not None,
@@ -390,86 +268,6 @@ class Study:
         subprocess.run([sys.executable, str(BENCHMARK), *folders, "--json", str(path)], check=True)
         found = json.loads(path.read_text(encoding="utf-8"))
         return {cell.key: item["median"] for cell, item in zip(cells, found, strict=True)}
-
-
-def tables(settings: Settings, found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """What is known so far, as Markdown."""
-    pruned = found.get("pruned", {})
-    whole = pruned[WHOLE.key]
-    methods = list(dict.fromkeys(cell.method for cell in settings.cells))
-    shares = sorted({cell.share for cell in settings.cells}, reverse=True)
-    for refit in (False, True):
-        yield f"Dice without training, {'refitted' if refit else 'not refitted'}\n"
-        cells = [[Cell(method, share, refit) for share in shares] for method in methods]
-        known = [row for row in cells if any(cell.key in pruned for cell in row)]
-        yield _table(
-            ["scores", *(f"{share}% of the FLOPs" for share in shares)],
-            [(row[0].method.name, *(_dice(pruned, cell) for cell in row)) for row in known],
-        )
-    yield f"After {settings.epochs} epochs of training\n"
-    rows: list[tuple[str, ...]] = []
-    for cell in settings.tuned:
-        before = pruned.get(cell.key)
-        runs = [found.get("tuned", {}).get(f"{cell.key}-seed{seed}") for seed in settings.seeds]
-        done = [item for item in runs if item is not None]
-        if before is None or not done:
-            continue
-        rows.append(
-            (
-                cell.method.name,
-                "yes" if cell.refit else "no",
-                f"{before['parameters']:,} ({before['parameters'] / whole['parameters']:.0%})",
-                f"{before['flops']:,} ({before['flops'] / whole['flops']:.1%})",
-                f"{before['dice']:.4f}",
-                f"{before['iou']:.4f}",
-                ", ".join(f"{item['dice']:.4f}" for item in done),
-                ", ".join(f"{item['iou']:.4f}" for item in done),
-                ", ".join(f"{item['last']:.4f}" for item in done),
-            )
-        )
-    head = ["scores", "refitted", "parameters", "FLOPs", "Dice before", "IoU before"]
-    yield _table([*head, "Dice", "IoU", "Dice, last epoch"], rows)
-    yield f"Compiled, weights of {WBITS} bits and activations of {ABITS}\n"
-    times = found.get("timed", {}).get("all", {})
-    rows = []
-    for cell in (WHOLE, *settings.compiled):
-        item = found.get("compiled", {}).get(cell.key)
-        if item is None:
-            continue
-        time = times.get(cell.key)
-        rows.append(
-            (
-                cell.method.name,
-                f"{cell.share}%",
-                "yes" if cell in settings.tuned and cell != WHOLE else "no",
-                f"{item['dice_float']:.4f}",
-                f"{item['dice']:.4f}",
-                f"{item['nominal']:,}",
-                f"{item['emitted']:,}",
-                f"{item['arena']:,}",
-                "" if time is None else f"{time * 1e3:.2f}",
-                "" if time is None else f"{times[WHOLE.key] / time:.2f}",
-            )
-        )
-    head = [
-        "scores",
-        "FLOPs left",
-        "trained",
-        "Dice float",
-        "Dice",
-        "bytes nominal",
-        "bytes emitted",
-    ]
-    yield _table([*head, "arena", "ms", "times as fast"], rows)
-
-
-def _dice(pruned: Mapping[str, Any], cell: Cell) -> str:
-    return f"{pruned[cell.key]['dice']:.4f}" if cell.key in pruned else ""
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def subset_of(data: Path, counts: tuple[int, int], path: Path) -> Path:
