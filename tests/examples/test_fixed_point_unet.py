@@ -27,11 +27,16 @@ def script() -> ModuleType:
     return load_script(SCRIPT)
 
 
-def test_network(script: ModuleType, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def float_unet() -> ModuleType:
+    return load_script(SCRIPT.with_name("float_unet.py"))
+
+
+def test_network(script: ModuleType, float_unet: ModuleType, tmp_path: Path) -> None:
     """At base width 64 it has the parameters of the publication; norms stay behind the ReLU."""
-    published = script.FixedPointUNet(1, 2, 64)
+    published = float_unet.FixedPointUNet(1, 2, 64)
     assert sum(item.numel() for item in published.parameters()) == 4_837_249
-    small = script.FixedPointUNet(3, 3, 2, "nearest", seed=1)
+    small = float_unet.FixedPointUNet(3, 3, 2, "nearest", seed=1)
     assert small(torch.zeros(2, 3, 16, 24)).shape == (2, 3, 16, 24)
     path = tmp_path / "small.onnx"
     path.write_bytes(export_onnx(small, (1, 3, 16, 24)))
@@ -55,11 +60,11 @@ def test_settings(script: ModuleType) -> None:
         script.settings_of("8/8", [-1])
 
 
-def test_exposure(script: ModuleType) -> None:
+def test_exposure(float_unet: ModuleType) -> None:
     """Each image has a factor of its own; saturated pixels stay at 255."""
     images = {"image": torch.tensor([10.0, 200.0]).expand(64, 1, 2, 2)}
     labels = torch.zeros(64, 2, 2, dtype=torch.int64)
-    augment = script.Exposed(frozenset(), stops=1.0)
+    augment = float_unet.Exposed(frozenset(), stops=1.0)
     found, _ = augment(images, labels, torch.Generator().manual_seed(0), True)
     dark, bright = found["image"][:, 0, 0].unbind(1)
     assert ((dark >= 5) & (dark <= 20)).all()
