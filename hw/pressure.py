@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from qcompile.hw.fifo import Fifo
 from qcompile.hw.gearbox import Gearbox
-from qcompile.hw.schedule import Edge, StageTiming, frame_cycles, streams, timing
+from qcompile.hw.schedule import Edge, frame_cycles, streams
 from qcompile.hw.stage import Flow, Stage
+from qcompile.hw.stage_timing import StageTiming, timing
 from qcompile.hw.streams import TensorStream
 
 FRAMES = 3

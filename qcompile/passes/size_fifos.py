@@ -42,17 +42,9 @@ import numpy as np
 
 from qcompile.hdl_options import FifoPolicy
 from qcompile.hw.concat import Concat
-from qcompile.hw.schedule import (
-    Edge,
-    PortRule,
-    Schedule,
-    edges,
-    late_schedule,
-    port_rules,
-    schedule,
-    streams,
-)
+from qcompile.hw.schedule import Edge, Schedule, edges, late_schedule, schedule, streams
 from qcompile.hw.stage import Flow, Stage
+from qcompile.hw.stage_timing import PortRule, port_rules
 from qcompile.hw.streams import TensorStream
 from qcompile.types import Array
 

@@ -11,18 +11,16 @@ import pytest
 from qcompile.hdl_options import FifoPolicy
 from qcompile.hw.pressure import Stopped, predict, slowdown
 from qcompile.hw.schedule import (
-    FRAMES,
     Edge,
     arrivals,
     edges,
     frame_cycles,
     late_schedule,
-    port_rules,
     schedule,
     streams,
-    timing,
 )
 from qcompile.hw.stage import Flow
+from qcompile.hw.stage_timing import FRAMES, port_rules, timing
 from qcompile.passes.size_fifos import SizeFifos, minimum_pixels
 from tests.hw.flows import Net, image, unet
 from tests.passes.test_size_fifos import NETWORKS

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from qcompile.hw.schedule import Edge, port_rules, streams
+from qcompile.hw.schedule import Edge, streams
 from qcompile.hw.stage import Flow, Stage
+from qcompile.hw.stage_timing import port_rules
 
 Action = Callable[[], bool]
 """Does one step if it is possible; whether it did."""
