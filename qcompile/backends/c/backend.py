@@ -23,6 +23,7 @@ from qcompile.errors import Unsupported, UnsupportedError
 from qcompile.graph import Graph
 from qcompile.packing import TernaryPacking
 from qcompile.passes.choose_kernels import ChooseKernels
+from qcompile.passes.fuse_attention import FuseAttention
 from qcompile.passes.join_concats import JoinConcats
 from qcompile.passes.join_followers import JoinFollowers
 from qcompile.passes.place_planes import PlacePlanes
@@ -113,15 +114,17 @@ class CBackend:
         return CProgram(Artifacts(files), release.size, total, layer_bytes, layout, planned.again)
 
     def plan(self, graph: Graph) -> Planned:
-        """One step for each operator, except concatenations that a convolution reads in parts, and
-        what it computes besides."""
+        """One step for each operator, except concatenations that a convolution reads in parts, what
+        it computes besides, and what of attention is fused."""
         if self.mcu:
             return plan_rows(graph, self.ternary_packing, self.keeps_attention)
         choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
         planes = PlacePlanes().run(graph)
         joined = JoinConcats().run(graph, choices, placements, planes)
         followers = JoinFollowers().run(graph, placements, planes)
+        attention = FuseAttention().run(graph)
         inside = {*joined, *(op.output for op in followers.values())}
+        inside |= {op.output for item in attention.values() for op in item.inside}
         context = Context(
             graph,
             choices,
@@ -131,6 +134,7 @@ class CBackend:
             self.levels,
             planes=planes,
             followers=followers,
+            attention=attention,
             keeps_attention=self.keeps_attention,
         )
         steps = []

@@ -5,9 +5,11 @@ from __future__ import annotations
 from qcompile.backends.c.context import Context, View
 from qcompile.backends.c.elementwise import broadcast_strides
 from qcompile.backends.c.epilogues import constants_type, plan_epilogue, real_constant
-from qcompile.backends.c.layers import dot_kernel, tile_pixels
+from qcompile.backends.c.layers import tile_pixels
+from qcompile.backends.c.matrices import CHUNK, Products, matrix_levels
 from qcompile.backends.c.program import Role, Step, kernel
-from qcompile.backends.c.weights import LENGTH_BLOCK, ROW_BLOCK, round_up
+from qcompile.backends.c.token_attention import plan_token_attention
+from qcompile.backends.c.weights import LENGTH_BLOCK, round_up
 from qcompile.ops import BatchMatMul
 from qcompile.passes.choose_kernels import choose_product
 from qcompile.passes.place_tensors import natural
@@ -17,7 +19,10 @@ BATCH_LOOPS = 4
 
 
 def plan_batch_matmul(context: Context, step: Step, op: BatchMatMul) -> None:
-    """Dot products of rows and columns, read where they lie."""
+    """Dot products of rows and columns, read where they lie; attention where it is fused."""
+    if op.name in context.attention:
+        plan_token_attention(context, step, context.attention[op.name])
+        return
     kinds = [context.type(value) for value in op.inputs]
     out = context.type(op.output).shape
     choice = choose_product(op, kinds)
@@ -51,25 +56,35 @@ def plan_batch_matmul(context: Context, step: Step, op: BatchMatMul) -> None:
         b_step=b_step,
     )
     epilogue = plan_epilogue(context, step, op, out[-1])
-    rows = round_up(out[-1], ROW_BLOCK)
-    step.scratch(choice.line, "patches", tile * length)
-    step.scratch(choice.line, "columns", rows * length)
-    step.scratch(choice.sums, "sums", tile * rows)
     types = ["float"] * 2 if op.epilogue is None else [context.ctype(v) for v in op.inputs]
-    dot = dot_kernel(choice)
-    item = kernel(
-        "batch_matmul",
-        types if choice.line == "int16_t" else [*types, choice.line],
-        requires=[dot, epilogue],
-        suffix="_" + epilogue.function,
-        a=types[0],
-        b=types[1],
-        y=context.ctype(op.output),
-        line=choice.line,
-        sums=choice.sums,
-        epilogue=epilogue.function,
-        constants=constants_type(epilogue),
-        dot_tile=dot.function,
-    )
-    arguments = f"{', '.join(names)}, &epilogue, {y}, patches, columns, sums"
-    step.calls.append(f"{step.use(item)}({described}, {arguments});")
+    # Floats would be contracted into fused multiply-adds.
+    levels = () if op.epilogue is None else context.levels
+    for level in matrix_levels(levels):
+        products = Products(op, choice, epilogue, level)
+        pack = products.pack(types[1])
+        item = kernel(
+            "batch_matmul",
+            types if choice.line == "int16_t" else [*types, choice.line],
+            requires=[pack, products.dot, products.epilogue],
+            suffix="_" + products.epilogue.function,
+            a=types[0],
+            b=types[1],
+            y=context.ctype(op.output),
+            line=choice.line,
+            sums=choice.sums,
+            pack=pack.function,
+            block=products.block,
+            chunk=CHUNK,
+            epilogue=products.epilogue.function,
+            constants=constants_type(epilogue),
+            dot_tile=products.dot.function,
+        ).at(level)
+        variant = step.variant(level)
+        columns = products.columns(out[-1])
+        work = [
+            variant.scratch(choice.line, "patches", tile * length),
+            variant.scratch(choice.line, "columns", columns * length),
+            variant.scratch(choice.sums, "sums", tile * min(columns, CHUNK)),
+        ]
+        arguments = f"{', '.join(names)}, &epilogue, {y}, {', '.join(work)}"
+        variant.calls.append(f"{variant.use(item)}({described}, {arguments});")

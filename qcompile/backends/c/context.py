@@ -13,6 +13,7 @@ from qcompile.graph import Graph, Op
 from qcompile.ops import Concat
 from qcompile.packing import TernaryPacking
 from qcompile.passes.choose_kernels import KernelChoice
+from qcompile.passes.fuse_attention import Attention
 from qcompile.passes.place_planes import NO_PLANES, PlanePlan
 from qcompile.passes.place_tensors import Placement, channels_last
 from qcompile.types import Shape, TensorType
@@ -75,6 +76,7 @@ class Context:
     levels: tuple[Level, ...]
     planes: PlanePlan = field(default=NO_PLANES, kw_only=True)
     followers: Mapping[str, Op] = field(default_factory=dict, kw_only=True)
+    attention: Mapping[str, Attention] = field(default_factory=dict, kw_only=True)
     keeps_attention: bool = field(default=False, kw_only=True)
 
     def type(self, value: str) -> TensorType:

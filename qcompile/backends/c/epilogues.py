@@ -21,17 +21,26 @@ UNROLLED_THRESHOLDS = 2
 """Ternary and binary outputs: compilers vectorise what has no inner loop."""
 
 
-def plan_epilogue(context: Context, step: Step, op: SumOp, channels: int) -> Kernel:
+def plan_epilogue(
+    context: Context, step: Step, op: SumOp, channels: int, prefix: str = ""
+) -> Kernel:
     """Declares the constants of `op`'s epilogue in `step` as the local `epilogue`.
+
+    Args:
+        context: of the program.
+        step: that computes `op`.
+        op: whose epilogue it is.
+        channels: elements of a row of sums.
+        prefix: what the names of the local and of the tables begin with, where a step has several.
 
     Returns:
         The kernel that applies it to rows of sums.
     """
     epilogue = op.epilogue
     if isinstance(epilogue, Requantize):
-        return _requantize(context, step, op, epilogue, channels)
+        return _requantize(context, step, op, epilogue, channels, prefix)
     if isinstance(epilogue, Thresholds):
-        return _thresholds(context, step, op, epilogue, channels)
+        return _thresholds(context, step, op, epilogue, channels, prefix)
     return _activate(context, step, op, channels)
 
 
@@ -74,7 +83,7 @@ def each_channel(values: Sequence[int], channels: int) -> Array:
 
 
 def _requantize(
-    context: Context, step: Step, op: SumOp, epilogue: Requantize, channels: int
+    context: Context, step: Step, op: SumOp, epilogue: Requantize, channels: int, prefix: str
 ) -> Kernel:
     sums, y = sums_type(op), context.ctype(op.output)
     product = "int64_t" if sums == "int64_t" else product_type(op)
@@ -113,18 +122,21 @@ def _requantize(
             ("negative_bias", negative.biases, product),
         ]
     fields = [
-        (name, _constant(step, name, values, ctype, flat, channels))
+        (name, _constant(step, prefix + name, values, ctype, flat, channels))
         for name, values, ctype in named
     ]
     if one_shift:
         fields.append(("shift", str(epilogue.shifts[0])))
     else:
         fields.append(
-            ("shift", _constant(step, "shift", epilogue.shifts, "uint8_t", False, channels))
+            (
+                "shift",
+                _constant(step, f"{prefix}shift", epilogue.shifts, "uint8_t", False, channels),
+            )
         )
     for name, codes in (("low", epilogue.lows), ("high", epilogue.highs)):
-        fields.append((name, _constant(step, name, codes, y, one_clamp, channels)))
-    _declare(step, item, fields)
+        fields.append((name, _constant(step, prefix + name, codes, y, one_clamp, channels)))
+    _declare(step, item, fields, prefix)
     return item
 
 
@@ -137,7 +149,7 @@ def _constant(
 
 
 def _thresholds(
-    context: Context, step: Step, op: SumOp, epilogue: Thresholds, channels: int
+    context: Context, step: Step, op: SumOp, epilogue: Thresholds, channels: int, prefix: str
 ) -> Kernel:
     sums, y = sums_type(op), context.ctype(op.output)
     flat = is_flat(op)
@@ -152,18 +164,18 @@ def _thresholds(
     limits = np.stack([each_channel(values, width) for values in epilogue.thresholds])
     low, high = (-(1 << 31), (1 << 31) - 1) if sums == "int32_t" else (-(1 << 63), (1 << 63) - 1)
     limits = np.clip(limits, low, high)
-    table = step.table("limits", sums, limits, Role.EPILOGUE)
+    table = step.table(f"{prefix}limits", sums, limits, Role.EPILOGUE)
     fields = [("limits", table), ("count", str(count))]
     fields += [("low", str(epilogue.low)), ("rise", str(epilogue.step))]
     if not flat:
         fields.append(("width", str(width)))
-    _declare(step, item, fields)
+    _declare(step, item, fields, prefix)
     return item
 
 
-def _declare(step: Step, item: Kernel, fields: Sequence[tuple[str, str]]) -> None:
+def _declare(step: Step, item: Kernel, fields: Sequence[tuple[str, str]], prefix: str = "") -> None:
     values = ", ".join(f".{name} = {value}" for name, value in fields)
-    step.locals.append(f"const {constants_type(item)} epilogue = {{ {values} }};")
+    step.locals.append(f"const {constants_type(item)} {prefix}epilogue = {{ {values} }};")
 
 
 def constants_type(epilogue: Kernel) -> str:

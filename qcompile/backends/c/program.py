@@ -124,11 +124,13 @@ class Kept:
         name: of the local pointer, which is null in other builds.
         ctype: of its elements.
         shape: of what lies there, row-major.
+        value: the tensor of the network that lies there, if it is one.
     """
 
     name: str
     ctype: str
     shape: tuple[int, ...]
+    value: str | None = None
 
     @property
     def count(self) -> int:
@@ -194,6 +196,7 @@ class Step:
     the best one that the machine can run takes the place of `calls`. `opening` and `closing` are
     lines around the whole block. The output may be written over the inputs named in `in_place`.
     The kernels of `op` also compute `follower`, if there is one: another operator that reads it.
+    They compute the operators `inside`, too, whose results never lie in the arena.
     Tables that are equal to those in `shared`, of another step, are not stored again.
     """
 
@@ -215,6 +218,7 @@ class Step:
     opening: list[str] = field(default_factory=list)
     closing: list[str] = field(default_factory=list)
     follower: Op | None = None
+    inside: tuple[Op, ...] = ()
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -291,9 +295,9 @@ class Step:
         self.pointers.append(Pointer(ctype, name, None, max(1, count) * type_size(ctype), True))
         return name
 
-    def keep(self, name: str, ctype: str, shape: Sequence[int]) -> str:
+    def keep(self, name: str, ctype: str, shape: Sequence[int], value: str | None = None) -> str:
         """Memory for builds with taps; returns the pointer's name, which is null in others."""
-        self.kept.append(Kept(name, ctype, tuple(shape)))
+        self.kept.append(Kept(name, ctype, tuple(shape), value))
         return name
 
     @property

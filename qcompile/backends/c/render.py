@@ -86,7 +86,7 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
             "comment": step_comment(graph, step),
             "kind": step.op.kind,
             "name": step_name(step),
-            "macs": multiplications(graph, step.op),
+            "macs": sum(multiplications(graph, op) for op in (step.op, *step.inside)),
             "shapes": [line for shape in step.shapes for line in wrapped(shape_text(shape))],
             "pointers": pointer_lines(layout, index, step, names),
             "locals": [line for text in step.locals for line in wrapped(text)],
@@ -111,14 +111,15 @@ def model_context(layout: Layout, metadata: Mapping[str, str]) -> dict[str, Any]
     ]
     taps += [
         {
-            "operator": step.op.name,
-            "value": f"{step.op.output} {kept.name}",
+            "operator": step.op.name if value is None else graph.producers[value].name,
+            "value": f"{step.op.output} {kept.name}" if value is None else value,
             "offset": offset_macro(layout, index, kept.name, None),
             "type": kept.ctype,
             "count": kept.count,
             "bytes": kept.size,
         }
         for index, step, kept in layout.kept
+        for value in (kept.value,)
     ]
     return {
         "entry": layout.entry,

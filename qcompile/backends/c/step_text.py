@@ -34,6 +34,9 @@ def step_comment(graph: Graph, step: Step) -> str:
     if step.follower is not None:
         follower = step.follower
         text += f"; then {follower.label()} -> {type_text(graph.output_type(follower))}"
+    text += "".join(
+        f"; inside {item.label()} -> {type_text(graph.output_type(item))}" for item in step.inside
+    )
     accumulator = getattr(op, "accumulator", None)
     if accumulator is not None:
         text += f"; sums {accumulator}"
@@ -42,6 +45,8 @@ def step_comment(graph: Graph, step: Step) -> str:
 
 def step_name(step: Step) -> str:
     """What profiles call a step."""
+    if step.inside:
+        return " + ".join(op.name for op in (*step.inside, step.op))
     if step.follower is None:
         return step.op.name
     return f"{step.op.name} + {step.follower.kind} {step.follower.name}"

@@ -115,7 +115,7 @@ def verify(
         (folder / "harness.c").write_text(harness(program.layout), encoding="utf-8")
         data = _execute(program.layout, compiler, folder, "debug", feeds_list)
         debug = [_values(program.layout, stream, debug=True) for stream in data]
-        maps = [_maps(program.layout, stream) for stream in data]
+        kept = [_kept(program.layout, stream) for stream in data]
         builds = ["release", "portable"] if families(program.layout.steps) else ["release"]
         others = {
             name: [
@@ -124,13 +124,15 @@ def verify(
             ]
             for name in builds
         }
-    for index, (feeds, all_values) in enumerate(zip(feeds_list, debug, strict=True)):
+    for index, (feeds, in_arena) in enumerate(zip(feeds_list, debug, strict=True)):
+        inside, maps = kept[index]
+        all_values = {**in_arena, **inside}
         values = len(all_values)
         elements += sum(array.size for array in all_values.values())
         mismatch, build = reference.compare(feeds, all_values), "debug"
         if mismatch is None:
-            mismatch = _compare_maps(graph, {**feeds, **all_values}, maps[index])
-        elements += sum(array.size for array in maps[index].values())
+            mismatch = _compare_maps(graph, {**feeds, **all_values}, maps)
+        elements += sum(array.size for array in maps.values())
         for name in builds:
             outputs = others[name][index]
             elements += sum(array.size for array in outputs.values())
@@ -287,15 +289,18 @@ def _values(layout: Layout, stream: BytesIO, debug: bool) -> dict[str, Array]:
     return run
 
 
-def _maps(layout: Layout, stream: BytesIO) -> dict[str, Array]:
-    """Behind the values of the debug build: the attention that it kept, by operator name, as
-    [heads, positions, rows, columns]."""
-    return {
-        step.op.name: _read(stream, np.dtype(np.uint16), kept.count)
-        .reshape(kept.shape)
-        .transpose(3, 2, 0, 1)
-        for _, step, kept in layout.kept
-    }
+def _kept(layout: Layout, stream: BytesIO) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Behind the values of the debug build, what it kept: tensors of the network by name, and the
+    attention over windows by operator name, as [heads, positions, rows, columns]."""
+    values, maps = {}, {}
+    for _, step, kept in layout.kept:
+        if kept.value is None:
+            data = _read(stream, np.dtype(np.uint16), kept.count).reshape(kept.shape)
+            maps[step.op.name] = data.transpose(3, 2, 0, 1)
+        else:
+            storage = layout.graph.types[kept.value].element.storage
+            values[kept.value] = _read(stream, storage, kept.count).reshape(kept.shape)
+    return values, maps
 
 
 def _read(stream: BytesIO, dtype: np.dtype[Any], count: int) -> Array:
