@@ -32,7 +32,7 @@ LANES = 16
 MOST_POSITIONS = 63
 """Of a window: with more, sums of exponentials would need more bits than weights are proven for."""
 MOST_LEVELS = 1 << 14
-BAND_ROWS, BAND_BYTES = 8, 192 << 10
+BAND_ROWS, BAND_BYTES = 16, 256 << 10
 """Rows of queries at a time: at most so many, fewer if planes and sums would not fit in a share of
 the second-level cache."""
 EPILOGUE_SUMS = 1024
