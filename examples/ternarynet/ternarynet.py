@@ -42,7 +42,7 @@ from qcompile.train.ternary_training import TernarySchedule, train_unet
 from qcompile.train.ternary_unet import TernaryUNet, UNetShape
 from qcompile.types import Array
 
-KINDS = ("ternary", "float")
+KINDS = ("float", "ternary")
 KEYS = ("train_x", "train_y", "val_x", "val_y")
 QUICK = {"base": 4, "depth": 2, "epochs": 4, "pieces": 1}
 """What `--quick` stands for, where nothing else is said."""
@@ -74,6 +74,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--beta", type=float, nargs=2, default=(2.0, 4.0), help="steepness at first, at last")
     add("--hard-share", type=float, default=0.85, help="of the epochs: with hard activations")
     add("--hard-gradient", type=float, default=2.0, help="steepness of their gradient")
+    add("--distill", type=float, default=0.0, help="weight of the float network's opinion (0)")
     add("--class-weights", default="", help="of the cross-entropy, such as 0.5,2.5, or balanced")
     add("--augment", default="flips,brightness", help="as in qcompile finetune")
     add("--threads", type=int, default=1, help="of torch")
@@ -95,9 +96,13 @@ def read(path: Path) -> dict[str, Array]:
 
 
 def train(
-    kind: str, data: dict[str, Array], options: argparse.Namespace, shape: UNetShape
+    kind: str,
+    data: dict[str, Array],
+    options: argparse.Namespace,
+    shape: UNetShape,
+    teacher: TernaryUNet | None = None,
 ) -> TernaryUNet:
-    """One network, to its last epoch."""
+    """One network, to its last epoch; `teacher` has a say if `--distill` gives it a weight."""
     images = Samples.from_arrays(data["train_x"], data["train_y"], INPUT)
     height, width = images.shapes[INPUT][2:]
     crop = (min(options.crop, height), min(options.crop, width))
@@ -114,7 +119,7 @@ def train(
         batch=options.batch,
         learning_rate=(kind == "ternary" and options.ternary_lr) or options.lr,
         augment=parse_augment(options.augment),
-        loss=Loss(),
+        loss=Loss(distillation=0.0 if teacher is None else options.distill),
         class_weights=options.class_weights,
         device=options.device,
         resume=options.resume,
@@ -123,6 +128,8 @@ def train(
     counts = samples.class_counts(max(2, shape.outputs))
     network = TernaryUNet(shape, Continuation() if kind == "ternary" else None, options.seed)
     network.to(torch_device(options.device))
+    if teacher is not None:
+        teacher.to(torch_device(options.device))
     begin = time.monotonic()
     train_unet(
         network,
@@ -139,6 +146,7 @@ def train(
             f"{time.monotonic() - begin:.0f} s",
             flush=True,
         ),
+        teacher,
     )
     return network.cpu()
 
@@ -229,7 +237,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     channels = images.shape[3] if images.ndim == 4 else 1
     shape = UNetShape(channels, classes if classes > 2 else 1, options.base, options.depth)
     size = (options.size,) * 2 if options.size else images.shape[1:3]
-    networks = {kind: deployed(train(kind, data, options, shape)) for kind in KINDS}
+    reference = train("float", data, options, shape)
+    teacher = reference if options.distill else None
+    ternary = train("ternary", data, options, shape, teacher)
+    networks = {"float": deployed(reference.cpu()), "ternary": deployed(ternary)}
     reports = {}
     for kind in KINDS:
         model = options.out / f"{kind}.onnx"

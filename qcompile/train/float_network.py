@@ -145,6 +145,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     number: int,
+    teacher: nn.Module | None = None,
 ) -> float:
     """One pass over the images.
 
@@ -156,6 +157,7 @@ def train_epoch(
         optimizer: of the module's parameters.
         generator: of everything that is drawn.
         number: of the epoch, from 1.
+        teacher: whose logits the loss compares with, if its `distillation` says so.
 
     Returns:
         The mean loss.
@@ -172,7 +174,10 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * rate
         (image,) = batch.inputs.values()
-        found = loss(module(image.to(device)), batch.labels.to(device))
+        image = image.to(device)
+        with torch.no_grad():
+            wanted = None if teacher is None else teacher(image)
+        found = loss(module(image), batch.labels.to(device), wanted)
         optimizer.zero_grad()
         found.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -99,6 +99,7 @@ def train_unet(
     weights: tuple[float, ...] | None = None,
     bfloat16: bool = False,
     progress: Progress | None = None,
+    teacher: TernaryUNet | None = None,
 ) -> list[Epoch]:
     """Trains to the last epoch, which is kept: nothing is chosen by validation images.
 
@@ -112,6 +113,7 @@ def train_unet(
         bfloat16: convolutions in this type, twice as fast where the processor has it. -1, 0 and 1
             are exact in it.
         progress: told after every epoch.
+        teacher: a trained float network; `options.loss.distillation` is the weight of its opinion.
 
     Returns:
         What happened, earlier epochs of a run that went on included.
@@ -125,6 +127,9 @@ def train_unet(
     loss = dataclasses.replace(options.loss, weights=weights)
     settings = {**_settings(network, samples, options, schedule), "bfloat16": bfloat16}
     trained = _InBfloat16(network) if bfloat16 else network
+    if teacher is not None:
+        teacher.eval()
+    taught = _InBfloat16(teacher) if bfloat16 and teacher is not None else teacher
     epochs: list[Epoch] = []
     if options.resume and checkpoint.exists():
         content = load_checkpoint(checkpoint, settings)
@@ -135,7 +140,7 @@ def train_unet(
     for number in range(len(epochs) + 1, options.epochs + 1):
         if network.continuation is not None:
             schedule.apply(network.continuation, number)
-        mean = train_epoch(trained, samples, options, loss, optimizer, generator, number)
+        mean = train_epoch(trained, samples, options, loss, optimizer, generator, number, taught)
         epochs.append(Epoch(number, mean, None))
         save_checkpoint(
             checkpoint,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from qcompile.graph import Stage
 from qcompile.options import CompileOptions, Target
 from qcompile.pipeline import compile_model
 from qcompile.sim.executor import Executor
-from qcompile.train.augment import Augment
+from qcompile.train.augment import IGNORED, Augment
 from qcompile.train.float_network import export_onnx, mean_dice
+from qcompile.train.losses import Loss
 from qcompile.train.options import TrainOptions
 from qcompile.train.samples import Samples
 from qcompile.train.ternary_layers import Continuation, Ternariser, TernaryTanh, deployed
@@ -75,6 +77,20 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert again.continuation == networks[0].continuation == Continuation(2.0, True)
     with pytest.raises(UsageError, match=r"the checkpoint in .* was made with"):
         train_unet(TernaryUNet(shape), samples, options(4, True), schedule, half)
+
+
+def test_a_teacher_is_followed(tmp_path: Path) -> None:
+    """Labels alone say nothing here: what is learned are the teacher's classes."""
+    teacher, _ = trained(tmp_path, 12, is_ternary=False)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    ignored = Samples.from_arrays(discs(32, 1)[0], np.full((32, SIZE, SIZE), IGNORED))
+    network = TernaryUNet(UNetShape(base=6, depth=1), Continuation())
+    choice = dataclasses.replace(options(12), loss=Loss(distillation=4.0))
+    schedule, checkpoint = TernarySchedule.over(12), tmp_path / "taught.pt"
+    train_unet(network, ignored, choice, schedule, checkpoint, teacher=teacher)
+    assert mean_dice(network, Samples.from_arrays(*discs(16, 2))) > 0.7
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_bfloat16(tmp_path: Path) -> None:
