@@ -109,6 +109,23 @@ class Requantize:
     acc_high: tuple[int, ...]
     negative: NegativeBranch | None = None
 
+    @property
+    def is_uniform(self) -> bool:
+        """All vectors have one entry."""
+        vectors = [
+            self.multipliers,
+            self.biases,
+            self.shifts,
+            self.lows,
+            self.highs,
+            self.acc_low,
+            self.acc_high,
+        ]
+        if self.negative is not None:
+            negative = self.negative
+            vectors += [negative.pivots, negative.multipliers, negative.biases]
+        return all(len(vector) == 1 for vector in vectors)
+
     def product_range(self) -> Range:
         """Range of a * m + b over all channels: says whether 32-bit products suffice."""
         result = Range(0, 0)

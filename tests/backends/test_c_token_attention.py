@@ -13,7 +13,7 @@ import pytest
 from qcompile.backends.c.backend import CBackend
 from qcompile.backends.c.levels import Level
 from qcompile.graph import Graph, Op, Stage
-from qcompile.ops import BatchMatMul, Softmax, Transpose
+from qcompile.ops import Add, BatchMatMul, Softmax, Transpose
 from qcompile.passes.fuse_attention import FuseAttention
 from qcompile.sim.executor import Executor
 from qcompile.types import MASK, Array, IntType, Shape, TensorType
@@ -58,10 +58,13 @@ def attention(
     weights: IntType = U15,
     style: Style = Style.TENSOR,
     mask: Shape | None = None,
+    bias: Shape | None = None,
     moved: bool = False,
+    turned: bool = False,
 ) -> OpCase:
     """Queries [.., sizes[0], depths[0]], keys [.., depths[0], sizes[1]], values [.., sizes[1],
-    depths[1]]. `moved`: all lie as [.., tokens, heads, depth] outside."""
+    depths[1]]. `moved`: all lie as [.., tokens, heads, depth] outside. `turned`: the last product
+    is that of values [.., depths[1], sizes[1]] and weights [.., sizes[1], sizes[0]]."""
     rng = np.random.default_rng(list(name.encode()))
     queries, keys = sizes
     types = {
@@ -75,11 +78,19 @@ def attention(
     table = tuple(math.floor(2**15 * math.exp(-d * steep) + 0.5) for d in range(spread + 1))
     parts: tuple[str, ...] = ("s",)
     constants: dict[str, Array] = {}
+    if bias is not None:
+        types["bias"], types["b"] = activation(I8, *bias), types["s"]
+        constants["bias"] = codes(rng, types["bias"])
+        add = Add(name="add", inputs=("bias", "s"), outputs=("b",), weights=(-700, 31))
+        reach = add.reach([types["bias"], types["s"]], [None, None])
+        epilogue = random_epilogue(rng, reach, 1, scores, Style.TENSOR)
+        ops.append(dataclasses.replace(add, epilogue=epilogue, accumulator=IntType.holding(reach)))
+        parts = ("b",)
     if mask is not None:
         types["mask"] = TensorType(mask, MASK)
         constants["mask"] = rng.integers(0, 2, mask).astype(MASK.storage)
         constants["mask"][..., 0, :] = 0  # nothing takes part
-        parts = ("s", "mask")
+        parts = (*parts, "mask")
     types["w"] = activation(weights, *batch, queries, keys)
     levels = weights.high
     ops.append(
@@ -93,7 +104,15 @@ def attention(
         )
     )
     mass = levels + (keys + 1) // 2
-    ops.append(product(rng, "product", ("w", "v"), types, "y", I8, Style.CHANNEL, mass))
+    if turned:
+        axes = tuple(range(len(batch)))
+        order = (*axes, len(batch) + 1, len(batch))
+        ops.append(Transpose(name="turn", inputs=("w",), outputs=("t",), permutation=order))
+        types["t"] = activation(weights, *batch, keys, queries)
+        types["v"] = activation(inputs[2], *batch, depths[1], keys)
+        ops.append(product(rng, "product", ("v", "t"), types, "y", I8))
+    else:
+        ops.append(product(rng, "product", ("w", "v"), types, "y", I8, Style.CHANNEL, mass))
     given, result = {"q": "q", "k": "k", "v": "v"}, "y"
     if moved:
         swap = {"q": (0, 2, 1, 3), "k": (0, 3, 1, 2), "v": (0, 2, 1, 3)}
@@ -132,6 +151,8 @@ CASES = [
     attention("single", (1,), (1, 1), (1, 1)),
     attention("wide_weights", (1,), (6, 18), weights=U16),
     attention("wide_factors", (1,), (6, 18), inputs=(I16, I16, I16), style=Style.WIDE),
+    attention("positions", (2, 3), (9, 18), mask=(2, 1, 9, 18), bias=(3, 9, 18)),
+    attention("turned", (3,), (9, 20), (8, 6), bias=(1,), turned=True),
     attention("thresholds", (1,), (6, 130), scores=IntType(4), style=Style.THRESHOLDS),
 ]
 
@@ -145,7 +166,9 @@ def test_all_levels_equal_the_simulator(tmp_path: Path) -> None:
     for kernel in ("softmax_row_x86_", "softmax_row_", "dot_tile_x86_vnni512", "dot_tile_x86_avx2"):
         assert f" {kernel}" in text, kernel
     products = [step for step in program.layout.steps if isinstance(step.op, BatchMatMul)]
-    assert all([op.kind for op in step.inside] == ["BatchMatMul", "Softmax"] for step in products)
+    assert [len(step.inside) for step in products] == [
+        len(case.graph.ops) - 1 - 4 * ("move_q" in case.graph.by_name) for case in CASES
+    ]
 
 
 @needs_gcc

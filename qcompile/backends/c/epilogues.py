@@ -48,7 +48,7 @@ def is_flat(op: SumOp) -> bool:
     """The epilogue treats all channels alike, so rows may be cut anywhere."""
     epilogue = op.epilogue
     if isinstance(epilogue, Requantize):
-        return all(len(vector) == 1 for vector in _vectors(epilogue))
+        return epilogue.is_uniform
     if isinstance(epilogue, Thresholds):
         return all(len(limits) == 1 for limits in epilogue.thresholds)
     act = op.activation
@@ -59,22 +59,6 @@ def bias_of(op: SumOp) -> str | None:
     """The bias input of a float operator that has weights."""
     has_weights = op.kind in ("Conv", "ConvTranspose", "MatMul")
     return op.inputs[2] if has_weights and len(op.inputs) > 2 else None
-
-
-def _vectors(epilogue: Requantize) -> Sequence[tuple[int, ...]]:
-    vectors = [
-        epilogue.multipliers,
-        epilogue.biases,
-        epilogue.shifts,
-        epilogue.lows,
-        epilogue.highs,
-        epilogue.acc_low,
-        epilogue.acc_high,
-    ]
-    if epilogue.negative is not None:
-        negative = epilogue.negative
-        vectors += [negative.pivots, negative.multipliers, negative.biases]
-    return vectors
 
 
 def each_channel(values: Sequence[int], channels: int) -> Array:

@@ -12,7 +12,7 @@ from qcompile.backends.c.multiversion import RECOMPILED
 from qcompile.backends.c.program import Kernel, kernel
 from qcompile.backends.c.requantize_x86 import level_epilogue
 from qcompile.backends.c.weights import ROW_BLOCK, round_up
-from qcompile.ops import BatchMatMul
+from qcompile.ops import BatchMatMul, SumOp
 from qcompile.passes.choose_kernels import KernelChoice
 
 CHUNK = 64
@@ -77,9 +77,12 @@ class Products:
     @property
     def epilogue(self) -> Kernel:
         """The kernel that turns rows of sums into codes."""
-        if self.level is None or self.op.accumulator is None:
-            return self.finish.at(self.level)
-        reach = self.op.accumulator.range
-        return level_epilogue(
-            self.finish, self.level, self.op, (np.array([reach.low]), np.array([reach.high]))
-        )
+        return epilogue_at(self.level, self.finish, self.op)
+
+
+def epilogue_at(level: Level | None, finish: Kernel, op: SumOp) -> Kernel:
+    """The epilogue `finish` of `op`, for sums of its accumulator, at `level`."""
+    if level is None or op.accumulator is None:
+        return finish.at(level)
+    reach = op.accumulator.range
+    return level_epilogue(finish, level, op, (np.array([reach.low]), np.array([reach.high])))

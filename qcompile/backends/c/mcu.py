@@ -13,6 +13,7 @@ from qcompile.graph import Graph, Op
 from qcompile.multiplications import multiplications
 from qcompile.packing import TernaryPacking
 from qcompile.passes.choose_kernels import ChooseKernels
+from qcompile.passes.fuse_attention import FuseAttention
 from qcompile.passes.join_concats import JoinConcats
 from qcompile.passes.place_tensors import PlaceTensors
 from qcompile.passes.store_rows import Extended, cone, with_packed, with_recomputed
@@ -63,14 +64,23 @@ def planned_by_rows(
     graph = extended.graph
     choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
     joined = JoinConcats().run(graph, choices, placements)
+    attention = FuseAttention().run(graph)
+    inside = {*joined, *(op.output for item in attention.values() for op in item.inside)}
     context = Context(
-        graph, choices, placements, ternary, joined, (), keeps_attention=keeps_attention
+        graph,
+        choices,
+        placements,
+        ternary,
+        joined,
+        (),
+        attention=attention,
+        keeps_attention=keeps_attention,
     )
     held = {value: str(image_rows(graph.types[value].shape)) for value in graph.inputs}
     steps: dict[str, Step] = {}
     outputs: list[RowOutput | None] = []
     for index, op in enumerate(graph.ops):
-        if op.output in joined:
+        if op.output in inside:
             continue
         step = Step(op, step_prefix(index, op))
         origin = extended.origins.get(op.name)

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from qcompile.backends.c.context import Context, View
 from qcompile.backends.c.elementwise import broadcast_strides
 from qcompile.backends.c.epilogues import constants_type, plan_epilogue
-from qcompile.backends.c.matrices import CHUNK, Products, matrix_levels
-from qcompile.backends.c.program import Role, Step, kernel
+from qcompile.backends.c.levels import Level
+from qcompile.backends.c.matrices import CHUNK, Products, epilogue_at, matrix_levels
+from qcompile.backends.c.program import Kernel, Role, Setting, Step, Variant, kernel
 from qcompile.backends.c.weights import LENGTH_BLOCK, round_up
-from qcompile.ops import Softmax
-from qcompile.passes.choose_kernels import choose_product
+from qcompile.ops import SumOp
+from qcompile.passes.choose_kernels import choose_product, sums_type
 from qcompile.passes.fuse_attention import Attention
 from qcompile.passes.place_tensors import natural
-from qcompile.types import Array
+from qcompile.types import Array, Shape
 
 BATCH_LOOPS = 4
 """Loops over matrices of a batch."""
 TILE = 8
 """Rows of queries at a time: those of scores and weights stay in the cache, and keys and values
 are read once for all of them."""
+SMALL_TILE = 2
+"""For programs without SIMD kernels, whose memory is short: as many as are multiplied at once."""
 VECTOR = 16
 """Elements that vectors may write behind the last one of a row."""
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Of the matrices of one batch: queries and keys, their length, elements of a value."""
+
+    queries: int
+    keys: int
+    depth: int
+    values: int
 
 
 def plan_token_attention(context: Context, step: Step, fused: Attention) -> None:
@@ -30,40 +46,50 @@ def plan_token_attention(context: Context, step: Step, fused: Attention) -> None
 
     Builds with taps keep scores and weights, which are tensors of the network.
     """
-    scores, softmax, product = fused.scores, fused.softmax, fused.product
     step.inside = fused.inside
-    ends = (*scores.inputs, product.inputs[1], product.output)
-    *names, y = (
-        (context.write if value == product.output else context.read)(step, name, value)
-        for name, value in zip("qkvy", ends, strict=True)
+    scores, bias, softmax, product = fused.scores, fused.bias, fused.softmax, fused.product
+    ends = (*scores.inputs, fused.values, product.output)
+    names = [context.read(step, name, value) for name, value in zip("qkv", ends[:3], strict=True)]
+    y = context.write(step, "y", product.output)
+    shape = context.type(softmax.output).shape
+    rows = [context.strides(value)[-2:] for value in ends]
+    if fused.turn is not None:
+        # Values and result lie the other way round: tokens along the last axis.
+        rows[2:] = [pair[::-1] for pair in rows[2:]]
+    out = context.type(product.output).shape
+    sizes = _Sizes(
+        shape[-2],
+        shape[-1],
+        context.type(ends[0]).shape[-1],
+        out[-1] if fused.turn is None else out[-2],
     )
-    shape, out = context.type(scores.output).shape, context.type(product.output).shape
-    strides = [
-        broadcast_strides(context.strides(value), context.type(value).shape, (*out[:-2], 0, 0))
-        for value in ends
-    ]
+    strides = {
+        name: broadcast_strides(context.strides(value), context.type(value).shape, shape)
+        for name, value in zip("qkvy", ends, strict=True)
+    }
     fields: dict[str, int | tuple[int, ...]] = {}
-    for name, value in zip("qkvy", ends, strict=True):
-        fields[f"{name}_row"], fields[f"{name}_step"] = context.strides(value)[-2:]
-    struct = "token_attention_shape"
-    masked = len(softmax.inputs) > 1
-    if masked:
-        struct = "masked_token_attention_shape"
-        mask = _mask(context, softmax)
-        strides.append(broadcast_strides(natural(mask.ndim).strides(mask.shape), mask.shape, shape))
-        fields["mask_row"] = strides[-1][-2]
-        names.append(step.table("mask", "uint8_t", mask, Role.TABLE, "takes part"))
-    walk = View(out[:-2], tuple(item[:-2] for item in strides)).collapsed().padded(BATCH_LOOPS)
-    fields |= dict(zip(("q", "k", "v", "y", "mask"), walk.strides, strict=False))
-    depth = context.type(ends[0]).shape[-1]
+    for name, (row, along) in zip("qkvy", rows, strict=True):
+        fields |= {f"{name}_row": row, f"{name}_step": along}
+    beside = _beside(context, step, fused, sizes.keys)
+    for name, (pointer, lengths) in beside.items():
+        strides[name] = broadcast_strides(natural(len(lengths)).strides(lengths), lengths, shape)
+        fields[f"{name}_row"] = strides[name][-2]
+        names.append(pointer)
+    walk = View(shape[:-2], tuple(item[:-2] for item in strides.values()))
+    walk = walk.collapsed().padded(BATCH_LOOPS)
+    fields |= dict(zip(strides, walk.strides, strict=True))
+    if bias is not None:
+        first = bias.weights if bias.inputs[0] == scores.output else bias.weights[::-1]
+        fields["bias_weights"] = tuple(first)
+    struct = "_".join([*beside, "token_attention_shape"])
     described = step.shape(
         struct,
         "shape",
         size=walk.sizes,
-        queries=shape[-2],
-        keys=shape[-1],
-        depth=depth,
-        values=out[-1],
+        queries=sizes.queries,
+        keys=sizes.keys,
+        depth=sizes.depth,
+        values=sizes.values,
         levels=softmax.levels,
         **fields,
     )
@@ -72,84 +98,152 @@ def plan_token_attention(context: Context, step: Step, fused: Attention) -> None
             "powers", "uint16_t", softmax.table, Role.TABLE, "2**15 exp(-difference * scale)"
         )
     )
-    finish = (
-        plan_epilogue(context, step, scores, shape[-1], "score_"),
-        plan_epilogue(context, step, product, out[-1]),
-    )
+    sums: list[tuple[str, SumOp, int]] = [
+        ("score_", scores, sizes.keys),
+        ("", product, sizes.values),
+    ]
+    if bias is not None:
+        sums.insert(1, ("bias_", bias, sizes.keys))
+    finish = {prefix: plan_epilogue(context, step, op, count, prefix) for prefix, op, count in sums}
+    names += [f"&{prefix}epilogue" for prefix in finish]
+    tensors = {"scores": scores.output, "weights": softmax.output}
+    if bias is not None:
+        tensors = {"raw": scores.output, "scores": bias.output, "weights": softmax.output}
     kept = [
-        step.keep(name, context.ctype(value), context.type(value).shape, value)
-        for name, value in (("kept_scores", scores.output), ("kept_weights", softmax.output))
+        step.keep(f"kept_{name}", context.ctype(value), context.type(value).shape, value)
+        for name, value in tensors.items()
     ]
-    choices = [
-        choose_product(op, [context.type(value) for value in op.inputs]) for op in (scores, product)
-    ]
-    types = [context.ctype(value) for value in (*ends, scores.output, softmax.output)]
-    suffix = "_masked" if masked else ""
-    keys, length = (round_up(size, LENGTH_BLOCK) for size in (shape[-1], depth))
     for level in matrix_levels(context.levels):
-        first = Products(scores, choices[0], finish[0], level)
-        second = Products(product, choices[1], finish[1], level)
-        packs = first.pack(types[1]), second.pack(types[2])
-        row = kernel(
-            "softmax_row_x86" if second.pairs else "softmax_row",
-            [types[4], second.choice.line],
-            suffix=suffix,
-            x=types[4],
-            y=second.choice.line,
-            masked=masked,
-        ).at(level)
-        item = kernel(
-            "token_attention",
-            [*types, first.choice.line, second.choice.line],
-            requires=[*packs, first.dot, second.dot, first.epilogue, second.epilogue, row],
-            suffix=f"_{first.epilogue.function}_{second.epilogue.function}{suffix}",
-            struct=struct,
-            q=types[0],
-            k=types[1],
-            v=types[2],
-            y=types[3],
-            codes=types[4],
-            kept=types[5],
-            line=first.choice.line,
-            sums=first.choice.sums,
-            weight=second.choice.line,
-            totals=second.choice.sums,
-            masked=masked,
-            tile=TILE,
-            key_block=first.block,
-            value_block=second.block,
-            chunk=CHUNK,
-            pack_keys=packs[0].function,
-            pack_values=packs[1].function,
-            dot_scores=first.dot.function,
-            dot_values=second.dot.function,
-            softmax=row.function,
-            score_epilogue=first.epilogue.function,
-            score_constants=constants_type(finish[0]),
-            epilogue=second.epilogue.function,
-            constants=constants_type(finish[1]),
-        ).at(level)
         variant = step.variant(level)
-        columns, outputs = first.columns(shape[-1]), second.columns(out[-1])
-        work = [
-            variant.scratch(first.choice.line, "queries", TILE * length),
-            variant.scratch(first.choice.line, "keys", columns * length),
-            variant.scratch(first.choice.sums, "sums", TILE * min(columns, CHUNK)),
-            variant.scratch(types[4], "scores", TILE * keys),
-            variant.scratch("uint32_t", "exponentials", keys + VECTOR),
-            variant.scratch(second.choice.line, "weights", TILE * keys + VECTOR),
-            variant.scratch(second.choice.line, "values", outputs * keys),
-            variant.scratch(second.choice.sums, "totals", TILE * min(outputs, CHUNK)),
-            variant.scratch(types[3], "rows", TILE * out[-1]),
+        item, work = _kernel(context, variant, fused, sizes, struct, list(beside), finish, level)
+        arguments = [described, *names, y, *work, *kept]
+        variant.calls.append(f"{variant.use(item)}({', '.join(arguments)});")
+
+
+def _beside(
+    context: Context, step: Step, fused: Attention, keys: int
+) -> dict[str, tuple[str, Shape]]:
+    """Constants that broadcast to the scores: name -> (pointer, shape). Along the keys they are
+    whole, even where all are alike."""
+    found = {}
+
+    def add(name: str, ctype: str, data: Array, role: Role, comment: str) -> None:
+        whole = np.broadcast_to(data, (*data.shape[:-1], keys))
+        found[name] = (step.table(name, ctype, whole, role, comment), whole.shape)
+
+    if fused.bias is not None:
+        (value,) = (value for value in fused.bias.inputs if value in context.graph.constants)
+        data = np.atleast_1d(context.graph.constants[value])
+        add("position", context.ctype(value), data, Role.WEIGHTS, "added to the scores")
+    if len(fused.softmax.inputs) > 1:
+        mask = np.atleast_1d(context.graph.constants[fused.softmax.inputs[1]] != 0)
+        add("mask", "uint8_t", mask.astype(np.uint8), Role.TABLE, "takes part")
+    return found
+
+
+def _kernel(
+    context: Context,
+    variant: Variant,
+    fused: Attention,
+    sizes: _Sizes,
+    struct: str,
+    beside: Sequence[str],
+    finish: dict[str, Kernel],
+    level: Level | None,
+) -> tuple[Kernel, list[str]]:
+    """The kernel of one level, and the scratch memory that it takes."""
+    scores, bias, softmax, product = fused.scores, fused.bias, fused.softmax, fused.product
+    first, second = (
+        Products(op, choose_product(op, [context.type(value) for value in op.inputs]), end, level)
+        for op, end in ((scores, finish["score_"]), (product, finish[""]))
+    )
+    values = (*scores.inputs, fused.values, product.output, scores.output)
+    q, k, v, y, raw = (context.ctype(value) for value in values)
+    codes, kept = (context.ctype(value) for value in (softmax.inputs[0], softmax.output))
+    line, weight = first.choice.line, second.choice.line
+    masked = "mask" in beside
+    packs = first.pack(k), second.pack(v)
+    row = kernel(
+        "softmax_row_x86" if second.pairs else "softmax_row",
+        [codes, weight],
+        suffix="_masked" if masked else "",
+        x=codes,
+        y=weight,
+        masked=masked,
+    ).at(level)
+    requires = [*packs, first.dot, second.dot, first.epilogue, second.epilogue, row]
+    settings: dict[str, Setting] = {}
+    types = [q, k, v, y, raw, codes, kept, line, weight]
+    if bias is not None:
+        (value,) = (value for value in bias.inputs if value in context.graph.constants)
+        item = epilogue_at(level, finish["bias_"], bias)
+        requires.append(item)
+        types.append(context.ctype(value))
+        settings = {
+            "position": context.ctype(value),
+            "bias_sums": sums_type(bias),
+            "bias_epilogue": item.function,
+            "bias_constants": constants_type(finish["bias_"]),
+        }
+    tile = TILE if context.levels else SMALL_TILE
+    ends = [
+        item.function.removesuffix(f"_{level.value.suffix}" if level else "")
+        for item in requires
+        if item.template.startswith(("requantize", "thresholds"))
+    ]
+    item = Kernel(
+        "token_attention",
+        kernel("token_attention", types, suffix="_".join(["", *ends, *beside])).function,
+        tuple(
+            {
+                "struct": struct,
+                "q": q,
+                "k": k,
+                "v": v,
+                "y": y,
+                "raw": raw,
+                "codes": codes,
+                "kept": kept,
+                "line": line,
+                "sums": first.choice.sums,
+                "weight": weight,
+                "totals": second.choice.sums,
+                "masked": masked,
+                "biased": bias is not None,
+                "tile": tile,
+                "key_block": first.block,
+                "value_block": second.block,
+                "chunk": CHUNK,
+                "pack_keys": packs[0].function,
+                "pack_values": packs[1].function,
+                "dot_scores": first.dot.function,
+                "dot_values": second.dot.function,
+                "softmax": row.function,
+                "score_epilogue": first.epilogue.function,
+                "score_constants": constants_type(finish["score_"]),
+                "epilogue": second.epilogue.function,
+                "constants": constants_type(finish[""]),
+                **settings,
+            }.items()
+        ),
+        tuple(requires),
+    ).at(level)
+    keys, depth = (round_up(size, LENGTH_BLOCK) for size in (sizes.keys, sizes.depth))
+    columns, outputs = first.columns(sizes.keys), second.columns(sizes.values)
+    memory = [
+        (line, "queries", tile * depth),
+        (line, "keys", columns * depth),
+        (first.choice.sums, "sums", tile * min(columns, CHUNK)),
+        (codes, "scores", tile * keys),
+        ("uint32_t", "exponentials", keys + VECTOR),
+        (weight, "weights", tile * keys + VECTOR),
+        (weight, "values", outputs * keys),
+        (second.choice.sums, "totals", tile * min(outputs, CHUNK)),
+        (y, "rows", tile * sizes.values),
+    ]
+    if bias is not None:
+        memory += [
+            (raw, "raw", tile * keys),
+            (sums_type(bias), "biased", tile * min(columns, CHUNK)),
         ]
-        variant.calls.append(
-            f"{variant.use(item)}({described}, {', '.join(names)}, &score_epilogue, &epilogue, "
-            f"{y}, {', '.join(work)}, {', '.join(kept)});"
-        )
-
-
-def _mask(context: Context, softmax: Softmax) -> Array:
-    """1 for what takes part, along the keys even where all of a row do alike."""
-    data = context.graph.constants[softmax.inputs[1]] != 0
-    keys = context.type(softmax.output).shape[-1]
-    return np.ascontiguousarray(np.broadcast_to(data, (*data.shape[:-1], keys)), dtype=np.uint8)
+    return item, [variant.scratch(*entry) for entry in memory]
