@@ -21,14 +21,16 @@ RUN = 64
 LANES = 16
 """Pixels that it rounds the last run of a row up to: no vector is longer."""
 MOST_CHANNELS = 16
-"""Channels of a head up to which it is chosen, for rows of at least `LANES` pixels. In portable C
-it is no faster from there on, and with AVX-512 slower from 64 on."""
+"""Channels of a head up to which it is chosen, for rows of at least `LANES` pixels: it is no faster
+from there on."""
+MOST_HEADS = 16
+"""Heads of one channel up to which it is chosen: from 32 on vectors of channels are faster."""
 
 
 def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> None:
     """One pass over the image, and the kernel whose innermost loops are longest.
 
-    With as many heads as channels, they run over channels; with few channels in a head, over
+    With many heads of one channel, they run over channels; with few channels in a head, over
     neighbouring pixels; else over the channels of a head. Held are the scores of one window, for
     pixels side by side those of `RUN` windows, and the rows of keys and values that they cover.
     Where attention is kept, the same kernel also stores the weights that it sums with.
@@ -63,6 +65,8 @@ def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> 
     by_channel = op.heads == queries[1] == values[1]
     narrow = line != "int64_t" and scores == sums == "int32_t"
     by_rows = narrow and _few_channels(op, queries, values)
+    if by_channel and op.heads > MOST_HEADS:
+        by_rows = False
     fields |= {
         "factor": 1 << widths.key_bits,
         "shift": widths.index_shift,
@@ -76,6 +80,9 @@ def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> 
         template, struct = "local_attention_rows", "attention_rows_shape"
         fields["line"] = row
         settings["run"] = RUN
+        settings["short_values"] = INT16.contains(
+            context.type(op.inputs[2]).codes.union(Range(0, widths.levels))
+        )
     elif by_channel:
         template = "local_attention_channels"
     described = step.shape(struct, "shape", **fields)
