@@ -220,6 +220,8 @@ def test_the_arena_has_no_matrix_of_all_tokens() -> None:
     kept = {item.value: item.count for _, _, item in program.layout.kept}
     assert kept == {"s": heads * tokens**2, "w": heads * tokens**2}
     assert program.layout.debug.size > 4 * heads * tokens**2
+    small = CBackend(mcu=True).emit(case.graph)
+    assert small.arena_bytes < program.arena_bytes
 
 
 def fused(graph: Graph) -> int:
