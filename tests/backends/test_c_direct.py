@@ -42,6 +42,7 @@ from tests.op_cases.side_by_side import side_by_side
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 U4, U6, U8 = (IntType(bits, signed=False) for bits in (4, 6, 8))
 I5, I8 = IntType(5), IntType(8)
+BINARY = CodebookKind.BINARY
 
 
 @pytest.fixture(autouse=True)
@@ -54,13 +55,15 @@ def weights(
     rng: np.random.Generator, shape: tuple[int, ...], axis: int, bits: int, kind: CodebookKind
 ) -> tuple[TensorType, Array]:
     """Random narrow weights, at times all at their limits."""
-    element = TERNARY if kind is CodebookKind.TERNARY else IntType(bits, narrow=True)
+    element = TERNARY if kind in (CodebookKind.TERNARY, BINARY) else IntType(bits, narrow=True)
     if kind is CodebookKind.POW2:
         data = rng.choice([-64, -8, -1, 0, 1, 2, 32], shape)
+    elif kind is BINARY:
+        data = rng.choice([-1, 1], shape)
     else:
         data = rng.integers(element.low, element.high + 1, shape)
     scale = Quantization((0.01,) * shape[axis], axis)
-    levels = element.high - element.low + 1
+    levels = 2 if kind is BINARY else element.high - element.low + 1
     return TensorType(shape, element, scale, Codebook(kind, levels)), data.astype(element.storage)
 
 
@@ -244,6 +247,8 @@ CASES: dict[str, Sequence[Callable[[np.random.Generator], OpCase]]] = {
         *(lambda rng, bits=bits: conv(rng, U4, bits, (3, 9), [7], 19) for bits in (2, 3, 5, 6, 7)),
         lambda rng: conv(rng, U4, 2, (4, 9), [16], 24, kind=TERNARIES),
         lambda rng: conv(rng, U4, 8, (4, 9), [6], 24, kind=POW2),
+        # Few weights get a code for the zero that pads them.
+        lambda rng: conv(rng, U8, 2, (7, 21), [1], 8, (1, 1), pads=(0, 0, 0, 0), kind=BINARY),
     ],
     "epilogues": [
         *(
