@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qcompile.backends.c import backend as backend_module
 from qcompile.backends.c.backend import CBackend
 from qcompile.backends.c.levels import Level
 from qcompile.graph import Graph, Op, Stage
@@ -157,17 +158,33 @@ CASES = [
 ]
 
 
+def products_alone() -> OpCase:
+    """More columns than sums are held of, rows and columns that are no multiples of a vector."""
+    rng = np.random.default_rng(7)
+    types = {"a": activation(U15, 2, 13, 21), "b": activation(I8, 2, 21, 75)}
+    op = product(rng, "alone", ("a", "b"), types, "y", I8, Style.CHANNEL)
+    graph = Graph("alone", Stage.INTEGER, ("a", "b"), ("y",), (op,), types, {})
+    return OpCase("alone", graph, {value: codes(rng, types[value]) for value in "ab"})
+
+
 @needs_gcc
 def test_all_levels_equal_the_simulator(tmp_path: Path) -> None:
-    case = side_by_side("all", CASES)
+    case = side_by_side("all", [*CASES, products_alone()])
     assert len(FuseAttention().run(case.graph)) == len(CASES)
     program = check_levels(case, tmp_path)
     text = str(program.artifacts.files["model.c"])
-    for kernel in ("softmax_row_x86_", "softmax_row_", "dot_tile_x86_vnni512", "dot_tile_x86_avx2"):
+    for kernel in (
+        "batch_matmul_",
+        "softmax_row_x86_",
+        "softmax_row_",
+        "dot_tile_x86_vnni512",
+        "dot_tile_x86_avx2",
+    ):
         assert f" {kernel}" in text, kernel
     products = [step for step in program.layout.steps if isinstance(step.op, BatchMatMul)]
     assert [len(step.inside) for step in products] == [
-        len(case.graph.ops) - 1 - 4 * ("move_q" in case.graph.by_name) for case in CASES
+        *(len(case.graph.ops) - 1 - 4 * ("move_q" in case.graph.by_name) for case in CASES),
+        0,
     ]
 
 
@@ -222,6 +239,17 @@ def test_the_arena_has_no_matrix_of_all_tokens() -> None:
     assert program.layout.debug.size > 4 * heads * tokens**2
     small = CBackend(mcu=True).emit(case.graph)
     assert small.arena_bytes < program.arena_bytes
+
+
+def test_scores_that_are_too_large_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compared is the result alone; a network is not refused for its taps."""
+    case = attention("large", (1, 4), (256, 256))
+    whole = CBackend().emit(case.graph).layout
+    monkeypatch.setattr(backend_module, "LARGEST_ARENA", whole.debug.size - 1)
+    layout = CBackend().emit(case.graph).layout
+    assert not layout.kept
+    assert layout.debug.size < whole.debug.size
+    assert layout.release.size == whole.release.size
 
 
 def fused(graph: Graph) -> int:

@@ -81,8 +81,12 @@ class CBackend:
         if problems:
             raise UnsupportedError(problems, "the C back end")
         planned = self.plan(graph)
+        debug = planned.arena(keep_all=True)
+        if debug.size > LARGEST_ARENA and any(step.inside for step in planned.steps):
+            planned = self.plan(graph, keeps_scores=False)
+            debug = planned.arena(keep_all=True)
         steps, rows = planned.steps, planned.rows
-        release, debug = planned.arena(keep_all=False), planned.arena(keep_all=True)
+        release = planned.arena(keep_all=False)
         if debug.size > LARGEST_ARENA:
             largest = max(graph.ops, key=lambda op: graph.output_type(op).storage_bytes)
             problem = Unsupported(
@@ -113,9 +117,9 @@ class CBackend:
         total = sum(item.total for item in layer_bytes.values())
         return CProgram(Artifacts(files), release.size, total, layer_bytes, layout, planned.again)
 
-    def plan(self, graph: Graph) -> Planned:
+    def plan(self, graph: Graph, keeps_scores: bool = True) -> Planned:
         """One step for each operator, except concatenations that a convolution reads in parts, what
-        it computes besides, and what of attention is fused."""
+        it computes besides, and what of attention is fused; builds with taps may keep that."""
         if self.mcu:
             return plan_rows(graph, self.ternary_packing, self.keeps_attention)
         choices, placements = ChooseKernels().run(graph), PlaceTensors().run(graph)
@@ -136,6 +140,7 @@ class CBackend:
             followers=followers,
             attention=attention,
             keeps_attention=self.keeps_attention,
+            keeps_scores=keeps_scores,
         )
         steps = []
         for index, op in enumerate(graph.ops):

@@ -66,7 +66,10 @@ class View:
 
 @dataclass(frozen=True)
 class Context:
-    """The graph and the decisions of the target passes; `keeps_attention` as in `CBackend`."""
+    """The graph and the decisions of the target passes; `keeps_attention` as in `CBackend`.
+
+    With `keeps_scores`, builds with taps keep the tensors inside fused attention.
+    """
 
     graph: Graph
     choices: Mapping[str, KernelChoice]
@@ -78,6 +81,7 @@ class Context:
     followers: Mapping[str, Op] = field(default_factory=dict, kw_only=True)
     attention: Mapping[str, Attention] = field(default_factory=dict, kw_only=True)
     keeps_attention: bool = field(default=False, kw_only=True)
+    keeps_scores: bool = field(default=True, kw_only=True)
 
     def type(self, value: str) -> TensorType:
         return self.graph.types[value]

@@ -109,10 +109,12 @@ def plan_token_attention(context: Context, step: Step, fused: Attention) -> None
     tensors = {"scores": scores.output, "weights": softmax.output}
     if bias is not None:
         tensors = {"raw": scores.output, "scores": bias.output, "weights": softmax.output}
-    kept = [
-        step.keep(f"kept_{name}", context.ctype(value), context.type(value).shape, value)
-        for name, value in tensors.items()
-    ]
+    kept = ["0"] * len(tensors)
+    if context.keeps_scores:
+        kept = [
+            step.keep(f"kept_{name}", context.ctype(value), context.type(value).shape, value)
+            for name, value in tensors.items()
+        ]
     for level in matrix_levels(context.levels):
         variant = step.variant(level)
         item, work = _kernel(context, variant, fused, sizes, struct, list(beside), finish, level)
