@@ -8,7 +8,7 @@ import numpy as np
 
 from qcompile.backends.c.context import Context
 from qcompile.backends.c.epilogues import constants_type, plan_epilogue, real_constant
-from qcompile.backends.c.local_attention_x86 import fits_x86, plan_x86
+from qcompile.backends.c.local_attention_x86 import LEVELS, fits_x86, plan_x86
 from qcompile.backends.c.names import float_literal
 from qcompile.backends.c.program import Kernel, Role, Step, kernel
 from qcompile.ops import AttentionWidths, LocalAttention2d
@@ -136,7 +136,10 @@ def plan_local_attention(context: Context, step: Step, op: LocalAttention2d) -> 
         f"{', '.join(work)}{kept});"
     )
     if fits_x86(context, op, line, scores, sums):
-        plan_x86(context, step, op, (q, k, v, y), embeddings, powers, epilogue, kept)
+        pointers = (q, k, v, y)
+        for level in LEVELS:
+            if level in context.levels:
+                plan_x86(context, step, op, pointers, embeddings, powers, epilogue, kept, level)
 
 
 def _few_channels(op: LocalAttention2d, queries: Shape, values: Shape) -> bool:

@@ -62,8 +62,9 @@ def plan_x86(
     powers: str,
     epilogue: Kernel,
     kept: str,
+    level: Level,
 ) -> None:
-    """Adds a variant for each level that the file has.
+    """Adds the variant of one level.
 
     Args:
         context: the graph.
@@ -74,23 +75,8 @@ def plan_x86(
         powers: the table of exponentials.
         epilogue: what `plan_epilogue` returned.
         kept: the pointer to the weights that builds with taps keep; empty without.
+        level: one of `LEVELS`.
     """
-    for level in LEVELS:
-        if level in context.levels:
-            _plan_level(context, step, op, pointers, embeddings, powers, epilogue, kept, level)
-
-
-def _plan_level(
-    context: Context,
-    step: Step,
-    op: LocalAttention2d,
-    pointers: tuple[str, str, str, str],
-    embeddings: str,
-    powers: str,
-    epilogue: Kernel,
-    kept: str,
-    level: Level,
-) -> None:
     widths, accumulator = op.widths, op.accumulator
     assert widths is not None
     assert accumulator is not None
